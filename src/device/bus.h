@@ -10,19 +10,18 @@
 
 #include "base/result.h"
 #include "device/device.h"
-#include "memory/address.h"
+#include "memory/io_space.h"
 
 namespace doppel {
 
-class Bus {
+class Bus final : public IoSpace {
  public:
   // Maps `device`, which must outlive the bus, at `range`. Fails on overlap, naming both devices.
   Result<void> map(GuestPhysicalRange range, Device& device);
 
-  // nullopt or false where no device answers (the hart then takes an access fault). A device's registers
-  // are at least that long; misaligned accesses are refused the same way.
-  std::optional<std::uint64_t> read(GuestPhysical gpa, Width width) const;
-  [[nodiscard]] bool write(GuestPhysical gpa, Width width, std::uint64_t value) const;
+  // Misaligned accesses, and those that no device's range contains whole, are refused.
+  std::optional<std::uint64_t> read(GuestPhysical gpa, Width width) const override;
+  [[nodiscard]] bool write(GuestPhysical gpa, Width width, std::uint64_t value) const override;
 
   struct Mapping {
     GuestPhysicalRange range;

@@ -15,6 +15,7 @@
 #include "base/event_loop.h"
 #include "base/virtual_clock.h"
 #include "memory/guest_memory.h"
+#include "memory/io_space.h"
 #include "state/state.h"
 
 namespace doppel {
@@ -22,10 +23,6 @@ namespace doppel {
 struct Offset {
   std::uint64_t value = 0;  // bytes from the start of the device's registers
 };
-
-enum class Width : std::uint8_t { k1 = 1, k2 = 2, k4 = 4, k8 = 8 };  // bytes
-
-constexpr unsigned bytes_of(Width width) { return static_cast<unsigned>(width); }
 
 class Device {
  public:
