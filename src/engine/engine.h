@@ -1,0 +1,34 @@
+// What runs a vCPU's instructions: the interpreter, the translator and KVM stand behind this interface.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string_view>
+
+namespace doppel {
+
+enum class Exit : std::uint8_t {
+  kStop,              // a stop was requested
+  kWaitForInterrupt,  // WFI with nothing pending
+  kParked,            // the vCPU was stopped by firmware
+  kBudget,            // the given number of instructions has run
+};
+
+struct EngineStatistics {
+  std::uint64_t blocks_translated = 0;
+  std::uint64_t regions_translated = 0;
+  double translate_seconds = 0;
+  std::uint64_t code_bytes = 0;
+  std::uint64_t cache_hits = 0, cache_misses = 0, cache_loaded = 0, cache_evicted = 0, cache_invalidated = 0;
+};
+
+class Engine {
+ public:
+  virtual ~Engine() = default;
+  virtual std::string_view name() const = 0;
+  // Runs on the calling thread until something in Exit happens; at most about `budget` instructions.
+  virtual Exit run(std::uint64_t budget) = 0;
+  virtual EngineStatistics statistics() const = 0;
+};
+
+}  // namespace doppel

@@ -1,0 +1,44 @@
+// The thread of one hart: runs the engine, sleeps in WFI, obeys pause and stop.
+#pragma once
+
+#include <atomic>
+#include <condition_variable>
+#include <mutex>
+#include <thread>
+
+#include "engine/engine.h"
+#include "isa/riscv/hart.h"
+
+namespace doppel {
+
+enum class EngineKind { kInterpret, kTranslate };
+
+// Makes the engine of that kind for `hart`, which must outlive it.
+std::unique_ptr<Engine> make_engine(EngineKind kind, riscv::Hart& hart);
+
+class HartThread {
+ public:
+  HartThread(riscv::Hart& hart, std::unique_ptr<Engine> engine);
+  ~HartThread();  // stops and joins
+
+  void start();   // begins running guest code; call once
+  void pause();   // returns when the hart runs no guest code any more
+  void resume();
+  void stop();    // for good; returns when the thread has ended
+
+  const Engine& engine() const { return *engine_; }
+
+ private:
+  void main();
+
+  riscv::Hart& hart_;
+  std::unique_ptr<Engine> engine_;
+  std::thread thread_;
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  bool pause_requested_ = false;
+  bool paused_ = false;
+  bool stopping_ = false;
+};
+
+}  // namespace doppel
