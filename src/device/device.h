@@ -14,6 +14,7 @@
 
 #include "base/event_loop.h"
 #include "base/virtual_clock.h"
+#include "device/fdt.h"
 #include "memory/guest_memory.h"
 #include "memory/io_space.h"
 #include "state/state.h"
@@ -35,10 +36,18 @@ class Device {
   virtual std::uint64_t read(Offset offset, Width width) = 0;
   virtual void write(Offset offset, Width width, std::uint64_t value) = 0;
 
+  // Back to power-on state. The caller holds the monitor, as for read() and write().
   virtual void reset() = 0;
 
-  // Everything that reset() would lose. The constructor that takes a StateReader is its inverse.
+  // Everything that reset() would lose. Each device class has the inverse,
+  //   static Result<std::unique_ptr<X>> restore(const DeviceEnv&, <configuration>, const StateReader&);
+  // which takes the same arguments as its constructor and then the state. Interrupt levels are not saved:
+  // both ways of making a device drive its lines, so controllers are made before what is wired to them.
+  // The caller holds the monitor.
   virtual void save(StateWriter& writer) const = 0;
+
+  // Adds the device's node to the open node of `fdt`.
+  virtual void describe(FdtBuilder& fdt, const Placement& placement) const = 0;
 
   std::mutex& monitor() const { return monitor_; }
 
