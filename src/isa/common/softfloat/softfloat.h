@@ -53,8 +53,8 @@ template <FloatBits F> F mul(F a, F b, Rounding mode, Flags& flags);
 template <FloatBits F> F div(F a, F b, Rounding mode, Flags& flags);
 template <FloatBits F> F sqrt(F a, Rounding mode, Flags& flags);
 
-// a * b + c, rounded once. FMSUB, FNMSUB and FNMADD flip the signs of a and c first. Infinity times zero
-// is invalid even when c is a quiet NaN.
+// a * b + c, rounded once. FMSUB flips the sign of c first, FNMSUB that of a, FNMADD both. Infinity times
+// zero is invalid even when c is a quiet NaN.
 template <FloatBits F> F fma(F a, F b, F c, Rounding mode, Flags& flags);
 
 // minimumNumber and maximumNumber of IEEE 754-2019: -0 < +0, and a NaN loses against a number.
