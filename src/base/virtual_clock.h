@@ -5,10 +5,16 @@
 #include <atomic>
 #include <chrono>
 #include <cstdint>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <vector>
 
 #include "base/event_loop.h"
 
 namespace doppel {
+
+class VirtualTimer;
 
 class VirtualClock {
  public:
@@ -21,21 +27,25 @@ class VirtualClock {
     return frozen != kRunning ? frozen : host_now() + offset_.load(std::memory_order_relaxed);
   }
 
-  // When the host's clock will show virtual time `at`; meaningful while running.
+  // When the host's clock will show virtual time `at`, if nothing pauses; meaningful while running. Times
+  // that no host lives to see are HostTime::max().
   HostTime host_time(Nanoseconds at) const {
+    if (at >= kDistant) return HostTime::max();
     return HostTime(std::chrono::nanoseconds(at - offset_.load(std::memory_order_relaxed)));
   }
 
+  bool paused() const { return frozen_at_.load(std::memory_order_acquire) != kRunning; }
   void pause() { frozen_at_.store(now(), std::memory_order_release); }
-  void resume() {
-    const Nanoseconds frozen = frozen_at_.load(std::memory_order_acquire);
-    if (frozen == kRunning) return;
-    offset_.store(frozen - host_now(), std::memory_order_relaxed);
-    frozen_at_.store(kRunning, std::memory_order_release);
-  }
+  void resume();
+
+  // Moves a paused clock: timers that it passes fire at resume().
+  void set(Nanoseconds time) { frozen_at_.store(time, std::memory_order_release); }
 
  private:
+  friend VirtualTimer;
+
   static constexpr Nanoseconds kRunning = ~Nanoseconds{0};
+  static constexpr Nanoseconds kDistant = Nanoseconds{1} << 62;  // 146 years
 
   static Nanoseconds host_now() {
     return static_cast<Nanoseconds>(std::chrono::duration_cast<std::chrono::nanoseconds>(
@@ -45,6 +55,40 @@ class VirtualClock {
 
   std::atomic<Nanoseconds> offset_;
   std::atomic<Nanoseconds> frozen_at_{kRunning};
+
+  // Timers wait for the host's time and so must be told when a pause has moved their deadlines.
+  mutable std::mutex timers_mutex_;
+  mutable std::vector<VirtualTimer*> timers_;
+};
+
+// A one-shot timer of virtual time, called back on the loop's thread, never before its deadline. All its
+// functions may be called from any thread, and arming is cheap. A callback that has begun may still be
+// running when cancel() or arm() returns elsewhere, so a callback looks at what it is about again, under
+// its own lock.
+class VirtualTimer {
+ public:
+  // Loop and clock outlive the timer.
+  VirtualTimer(EventLoop& loop, const VirtualClock& clock, std::function<void()> callback);
+  ~VirtualTimer();
+
+  // Replaces an earlier deadline; one that has passed calls back soon.
+  void arm(VirtualClock::Nanoseconds at);
+  void cancel();
+
+ private:
+  friend VirtualClock;
+
+  static constexpr VirtualClock::Nanoseconds kNever = ~VirtualClock::Nanoseconds{0};
+
+  void wait_for_deadline();  // needs mutex_
+  void resumed();
+  void fire();
+
+  const VirtualClock& clock_;
+  std::function<void()> callback_;
+  std::mutex mutex_;
+  VirtualClock::Nanoseconds deadline_ = kNever;
+  std::unique_ptr<EventLoop::Timer> timer_;
 };
 
 }  // namespace doppel
