@@ -4,9 +4,13 @@
 // restored by constructing it from a node. Single-threaded; the tree is plain data.
 #pragma once
 
+#include <algorithm>
+#include <concepts>
 #include <cstddef>
 #include <cstdint>
+#include <limits>
 #include <map>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -49,10 +53,47 @@ class StateReader {
   Result<std::vector<std::uint64_t>> numbers(std::string_view name) const;
   Result<StateReader> child(std::string_view name) const;
   const std::string& path() const { return path_; }
+  std::string path_of(std::string_view name) const;  // of a value or child of this node
 
  private:
   const StateNode* node_;
   std::string path_;
+};
+
+// Reads the values of one node into variables, for restoring from input that nobody vouches for: a value
+// must fit its variable. The first failure sticks, and what is read after it stays as it was.
+//
+//   StateFields fields(reader);
+//   fields.read("control", control_).read("pending", pending_);
+//   return fields.result();
+class StateFields {
+ public:
+  explicit StateFields(const StateReader& reader) : reader_(reader) {}
+
+  // One number; a bool must be 0 or 1.
+  template <std::unsigned_integral T>
+  StateFields& read(std::string_view name, T& into) {
+    const std::uint64_t value = number(name, std::numeric_limits<T>::max());
+    if (!error_) into = static_cast<T>(value);
+    return *this;
+  }
+  // As many numbers as `into` has room for, exactly.
+  StateFields& read(std::string_view name, std::span<std::uint64_t> into);
+  StateFields& read(std::string_view name, std::vector<std::byte>& into, std::size_t max_bytes);
+
+  // Fails when the condition does not hold: "saved state: <path of name> <complaint>".
+  StateFields& require(bool holds, std::string_view name, std::string_view complaint = "is out of range");
+
+  Result<void> result() const {
+    if (error_) return std::unexpected(*error_);
+    return {};
+  }
+
+ private:
+  std::uint64_t number(std::string_view name, std::uint64_t max);
+
+  StateReader reader_;
+  std::optional<Error> error_;
 };
 
 // The tree as bytes (little-endian, length-prefixed, magic and format version first) and back. Decoding
