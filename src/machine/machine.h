@@ -1,0 +1,76 @@
+// A system VM as its owner sees it: what it is made of, how it lives, how it ended.
+//
+// A machine is built stopped, runs, perhaps pauses, and ends once with an Outcome. A reset ends it too: the
+// owner builds the next one from the same configuration, so nothing of the old one lingers. All calls come
+// from the event loop's thread, which outlives the machine; destruction stops the harts, then drains and
+// flushes the disks.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "base/result.h"
+#include "storage/disk.h"
+
+namespace doppel {
+
+enum class EngineChoice { kInterpret, kTranslate };
+
+struct BootConfig {
+  std::string kernel;
+  bool kernel_may_be_raw = false;  // a boot loader without a header that says what it is
+  std::string initrd;              // empty: none
+  std::string append;              // the kernel's command line
+  std::string device_tree;         // empty: the board generates one
+  // "builtin": the machine answers supervisor calls itself. "none": the kernel starts in machine mode.
+  // Otherwise a file that starts in machine mode and passes on to the kernel.
+  std::string firmware = "builtin";
+};
+
+struct MachineConfig {
+  std::uint64_t memory_bytes = std::uint64_t{1} << 30;
+  unsigned harts = 2;
+  EngineChoice engine = EngineChoice::kInterpret;
+  BootConfig boot;
+  std::vector<DiskOptions> disks;
+};
+
+struct Outcome {
+  enum class Kind { kPowerOff, kReset, kExitCode, kStopped };
+  Kind kind = Kind::kPowerOff;
+  int code = 0;  // kExitCode: what the guest gave its test finisher, 1 to 255
+};
+
+struct MachineStatistics {
+  struct HartCounts {
+    std::uint64_t instructions = 0;
+    std::uint64_t waits = 0;
+  };
+  struct Count {
+    std::string cause;
+    std::uint64_t count = 0;
+  };
+  std::string engine;
+  std::vector<HartCounts> harts;
+  std::vector<Count> exits;
+  std::vector<Count> traps;
+};
+
+class Machine {
+ public:
+  virtual ~Machine() = default;
+
+  virtual void start() = 0;
+  // pause() returns when no hart runs and virtual time stands still.
+  virtual void pause() = 0;
+  virtual void resume() = 0;
+  // Ends the machine as if the guest had, for signals and time limits.
+  virtual void stop() = 0;
+
+  virtual MachineStatistics statistics() const = 0;
+};
+
+}  // namespace doppel
