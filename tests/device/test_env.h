@@ -51,7 +51,7 @@ struct TestEnv {
     loop.run();
   }
 
-  // Moves virtual time on and lets due timers fire; time stands still again afterwards.
+  // Moves virtual time on and lets due timers fire; time stands still again, at `time`, afterwards.
   void advance_to(VirtualClock::Nanoseconds time) {
     clock.set(time);
     clock.resume();
@@ -60,6 +60,7 @@ struct TestEnv {
     last.arm(time);
     loop.run();
     clock.pause();
+    clock.set(time);
   }
 };
 
