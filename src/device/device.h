@@ -40,9 +40,9 @@ class Device {
   virtual void reset() = 0;
 
   // Everything that reset() would lose. Each device class has the inverse,
-  //   static Result<std::unique_ptr<X>> restore(const DeviceEnv&, <configuration>, const StateReader&);
-  // which takes the same arguments as its constructor and then the state. Interrupt levels are not saved:
-  // both ways of making a device drive its lines, so controllers are made before what is wired to them.
+  //   static Result<std::unique_ptr<X>> restore(<the constructor's arguments>, const StateReader&);
+  // Interrupt levels are not saved: both ways of making a device drive its lines, so controllers are made
+  // before what is wired to them.
   // The caller holds the monitor.
   virtual void save(StateWriter& writer) const = 0;
 
