@@ -112,7 +112,8 @@ constexpr Word shift_right_sticky(Word value, int count) {
 // The upper half of a wide significand, sticky.
 constexpr Number<u64> narrow(Number<u64> n) { return n; }
 constexpr Number<u64> narrow(Number<u128> n) {
-  return {n.sign, n.exponent, static_cast<u64>(n.significand >> 64) | u64{static_cast<u64>(n.significand) != 0}};
+  const u64 sticky = static_cast<u64>(n.significand) != 0;
+  return {n.sign, n.exponent, static_cast<u64>(n.significand >> 64) | sticky};
 }
 
 // What to add below the last kept bit so that the carry out of the dropped bits rounds. `half` is the
@@ -153,7 +154,8 @@ F round_out_of_range(Number<u64> n, Rounding mode, Flags& flags) {
   }
   // Tiny after rounding (IEEE 754-2019, 7.5 a): also with an unbounded exponent it stays below the
   // smallest normal number.
-  const bool tiny = biased < 0 || round_off<Fmt::kDropped>(n.significand, n.sign, mode).kept < 2 * u64{Fmt::kHidden};
+  const u64 unbounded = round_off<Fmt::kDropped>(n.significand, n.sign, mode).kept;
+  const bool tiny = biased < 0 || unbounded < 2 * u64{Fmt::kHidden};
   const auto [kept, inexact] =
       round_off<Fmt::kDropped>(shift_right_sticky(n.significand, 1 - biased), n.sign, mode);
   if (inexact) flags |= tiny ? kInexact | kUnderflow : kInexact;
@@ -173,17 +175,30 @@ F round_and_pack(Number<u64> n, Rounding mode, Flags& flags) {
   return signed_as(n.sign, result);
 }
 
+// Neither order nor signs of operands are predictable, so this has no branch for them.
+template <class T>
+constexpr void swap_if(bool condition, T& a, T& b) {
+  const T difference = (a ^ b) & (T{0} - T{condition});
+  a ^= difference;
+  b ^= difference;
+}
+
 // Exact up to the sticky bit when each significand has at least two zeros at its end: only an exponent
 // difference of two or more loses bits, and then cancellation shifts by one place at most.
 template <class Word>
 constexpr Number<Word> sum(Number<Word> a, Number<Word> b, Rounding mode) {
-  if (a.exponent < b.exponent) std::swap(a, b);
-  const Word x = a.significand >> 1;  // room for the carry
-  const Word y = shift_right_sticky(b.significand, a.exponent - b.exponent + 1);
-  if (a.sign == b.sign) return normalize(a.sign, a.exponent + 1, x + y);
+  const bool cancels = a.sign != b.sign;
+  const bool swap =
+      (a.exponent < b.exponent) | ((a.exponent == b.exponent) & (a.significand < b.significand));
+  swap_if(swap, a.exponent, b.exponent);
+  swap_if(swap, a.significand, b.significand);
+  const Word larger = a.significand >> 1;  // room for the carry
+  const Word smaller = shift_right_sticky(b.significand, a.exponent - b.exponent + 1);
+  const Word negate = Word{0} - Word{cancels};
+  const Word total = larger + ((smaller ^ negate) - negate);
   // IEEE 754-2019, 6.3: an exact zero sum of unlike signs is +0, but -0 when rounding down.
-  if (x == y) return {mode == Rounding::kDown, kZeroExponent, 0};
-  return x > y ? normalize(a.sign, a.exponent + 1, x - y) : normalize(b.sign, a.exponent + 1, y - x);
+  const bool sign = cancels && total == 0 ? mode == Rounding::kDown : a.sign != (swap & cancels);
+  return normalize(sign, a.exponent + 1, total);
 }
 
 template <FloatBits F>
@@ -215,7 +230,8 @@ constexpr Root<Word> square_root(Word value) {
     constexpr int kQuarter = kWidth<Word> / 4;
     constexpr Word kDigit = (Word{1} << kQuarter) - 1;
     const auto high = square_root(static_cast<HalfWord>(value >> (2 * kQuarter)));
-    const Word dividend = static_cast<Word>((Word{high.remainder} << kQuarter) | (value >> kQuarter & kDigit));
+    const Word dividend =
+        static_cast<Word>((Word{high.remainder} << kQuarter) | (value >> kQuarter & kDigit));
     const Word divisor = static_cast<Word>(Word{high.root} << 1);
     const Word digit = static_cast<Word>(dividend / divisor);
     const Word square = static_cast<Word>(digit * digit);
@@ -228,10 +244,13 @@ constexpr Root<Word> square_root(Word value) {
 
 // Maps numbers, not NaNs, to integers in the same order, -0 before +0.
 template <FloatBits F>
-constexpr F order(F a) { return static_cast<F>(sign_of(a) ? ~a : (a | Format<F>::kSign)); }
+constexpr F order(F a) { return static_cast<F>(a ^ ((F{0} - F{sign_of(a)}) | Format<F>::kSign)); }
 
 template <FloatBits F>
-bool less(F a, F b) { return order(a) < order(b) && !(is_zero(a) && is_zero(b)); }
+bool less(F a, F b) {
+  const bool ordered = order(a) < order(b), both_zero = is_zero(static_cast<F>(a | b));
+  return ordered & !both_zero;
+}
 
 }  // namespace
 
@@ -282,8 +301,8 @@ F div(F a, F b, Rounding mode, Flags& flags) {
   const Wide divisor = y.significand >> (64 - kHalfWidth);
   const Wide quotient = dividend / divisor;
   const u64 sticky = quotient * divisor != dividend;
-  return round_and_pack<F>(
-      normalize(sign, x.exponent - y.exponent + 64 - kHalfWidth, static_cast<u64>(quotient) | sticky), mode, flags);
+  const int exponent = x.exponent - y.exponent + 64 - kHalfWidth;
+  return round_and_pack<F>(normalize(sign, exponent, static_cast<u64>(quotient) | sticky), mode, flags);
 }
 
 template <FloatBits F>
@@ -293,7 +312,7 @@ F sqrt(F a, Rounding mode, Flags& flags) {
   if (is_zero(a)) return a;
   if (sign_of(a)) [[unlikely]] return invalid<F>(flags);
   if (is_infinite(a)) [[unlikely]] return a;
-  // value = radicand * 4^k; an odd exponent keeps all bits, an even one gives its lowest to the exponent.
+  // Read with two bits before the point, the significand counts double, which is right for an odd exponent.
   const Number<u64> x = unpack(a);
   const bool even = x.exponent % 2 == 0;
   const auto [root, remainder] = square_root(Wide{x.significand} << (kWidth<Wide> - 64) >> even);
@@ -313,8 +332,10 @@ F fma(F a, F b, F c, Rounding mode, Flags& flags) {
     return product_is_infinite ? signed_as(sign, Format<F>::kInfinity) : c;
   }
   const Number<u64> addend = unpack(c);
-  const Number<Wide> wide_addend{addend.sign, addend.exponent, Wide{addend.significand} << (kWidth<Wide> - 64)};
-  return round_and_pack<F>(narrow(sum(product<F>(unpack(a), unpack(b)), wide_addend, mode)), mode, flags);
+  const Wide significand = Wide{addend.significand} << (kWidth<Wide> - 64);
+  const Number<Wide> exact =
+      sum(product<F>(unpack(a), unpack(b)), {addend.sign, addend.exponent, significand}, mode);
+  return round_and_pack<F>(narrow(exact), mode, flags);
 }
 
 template <FloatBits F>
