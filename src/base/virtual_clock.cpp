@@ -9,8 +9,17 @@ void VirtualClock::resume() {
   if (frozen == kRunning) return;
   offset_.store(frozen - host_now(), std::memory_order_relaxed);
   frozen_at_.store(kRunning, std::memory_order_release);
+  time_jumped();
+}
+
+void VirtualClock::set(Nanoseconds time) {
+  frozen_at_.store(time, std::memory_order_release);
+  time_jumped();
+}
+
+void VirtualClock::time_jumped() {
   const std::lock_guard lock(timers_mutex_);
-  for (VirtualTimer* timer : timers_) timer->resumed();
+  for (VirtualTimer* timer : timers_) timer->time_jumped();
 }
 
 VirtualTimer::VirtualTimer(EventLoop& loop, const VirtualClock& clock, std::function<void()> callback)
@@ -36,13 +45,17 @@ void VirtualTimer::cancel() {
   timer_->cancel();
 }
 
-// While the clock stands still nothing is awaited: resumed() will come. A pause that begins right after
-// the check makes the host's deadline too early, never too late, and fire() looks again.
+// While the clock stands still only time_jumped() can bring a deadline nearer. A pause that begins right
+// after the check makes the host's deadline too early, never too late, and fire() looks again.
 void VirtualTimer::wait_for_deadline() {
-  if (!clock_.paused()) timer_->arm(clock_.host_time(deadline_));
+  if (clock_.now() >= deadline_) {
+    timer_->arm(HostTime{});
+  } else if (!clock_.paused()) {
+    timer_->arm(clock_.host_time(deadline_));
+  }
 }
 
-void VirtualTimer::resumed() {
+void VirtualTimer::time_jumped() {
   const std::lock_guard lock(mutex_);
   if (deadline_ != kNever) wait_for_deadline();
 }

@@ -38,8 +38,9 @@ class VirtualClock {
   void pause() { frozen_at_.store(now(), std::memory_order_release); }
   void resume();
 
-  // Moves a paused clock: timers that it passes fire at resume().
-  void set(Nanoseconds time) { frozen_at_.store(time, std::memory_order_release); }
+  // Moves a paused clock; timers whose deadline it reaches fire. Time that only moves so is exactly
+  // repeatable.
+  void set(Nanoseconds time);
 
  private:
   friend VirtualTimer;
@@ -56,7 +57,9 @@ class VirtualClock {
   std::atomic<Nanoseconds> offset_;
   std::atomic<Nanoseconds> frozen_at_{kRunning};
 
-  // Timers wait for the host's time and so must be told when a pause has moved their deadlines.
+  void time_jumped();
+
+  // Timers wait for the host's time and so must be told when their deadlines have moved in it.
   mutable std::mutex timers_mutex_;
   mutable std::vector<VirtualTimer*> timers_;
 };
@@ -81,7 +84,7 @@ class VirtualTimer {
   static constexpr VirtualClock::Nanoseconds kNever = ~VirtualClock::Nanoseconds{0};
 
   void wait_for_deadline();  // needs mutex_
-  void resumed();
+  void time_jumped();
   void fire();
 
   const VirtualClock& clock_;

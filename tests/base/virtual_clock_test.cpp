@@ -39,21 +39,44 @@ TEST(VirtualClock, DistantTimesDoNotWrap) {
 TEST(VirtualTimer, WaitsThroughAPause) {
   EventLoop loop;
   VirtualClock clock;
-  clock.pause();
-  clock.set(100);
   bool fired = false;
   VirtualTimer timer(loop, clock, [&] { fired = true; });
-  timer.arm(200);
-  clock.set(1000);
-  loop.stop();
+  const VirtualClock::Nanoseconds deadline = clock.now() + 1'000'000;
+  timer.arm(deadline);
+  clock.pause();
+  clock.set(deadline - 500'000);
+  // The host's time passes the deadline, virtual time does not.
+  const auto host_timer = loop.make_timer([&] { loop.stop(); });
+  host_timer->arm(std::chrono::steady_clock::now() + milliseconds(3));
   loop.run();
   EXPECT_FALSE(fired);
-
   VirtualTimer last(loop, clock, [&] { loop.stop(); });
-  last.arm(1000);
+  last.arm(deadline);
   clock.resume();
   loop.run();
   EXPECT_TRUE(fired);
+}
+
+TEST(VirtualTimer, FollowsAClockThatIsMovedByHand) {
+  EventLoop loop;
+  VirtualClock clock;
+  clock.pause();
+  clock.set(100);
+  unsigned fired = 0;
+  VirtualTimer timer(loop, clock, [&] { ++fired; });
+  timer.arm(200);
+  const auto move_to = [&](VirtualClock::Nanoseconds time) {
+    clock.set(time);
+    VirtualTimer last(loop, clock, [&] { loop.stop(); });
+    last.arm(time);
+    loop.run();
+  };
+  move_to(199);
+  EXPECT_EQ(fired, 0u);
+  move_to(200);
+  EXPECT_EQ(fired, 1u);
+  move_to(300);
+  EXPECT_EQ(fired, 1u);
 }
 
 TEST(VirtualTimer, FiresNeitherEarlyNorTwice) {
