@@ -26,11 +26,11 @@ using Phandle = std::uint32_t;  // a node's number, by which other nodes refer t
 
 // Where a board put a device: what the device's node says beyond what the device knows of itself.
 struct Placement {
-  GuestPhysicalRange range;
+  GuestPhysicalRange range = {};
   unsigned irq = 0;              // source number at `interrupt_parent`; 0 for none
   Phandle interrupt_parent = 0;  // the PLIC
   Phandle self = 0;              // the number that the device's own node gets; 0 for none
-  std::span<const Phandle> hart_controllers;  // the harts' riscv,cpu-intc nodes, by hart index
+  std::span<const Phandle> hart_controllers = {};  // the harts' riscv,cpu-intc nodes, by hart index
 };
 
 class FdtBuilder {
