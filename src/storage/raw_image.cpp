@@ -12,6 +12,7 @@
 #include <utility>
 
 #include "base/bits.h"
+#include "base/io_vector.h"
 
 namespace doppel {
 namespace {
@@ -103,18 +104,6 @@ Result<UniqueFd> open_direct(int cached, const DiskOptions& options) {
     return fail("disk image {} was replaced while it was being opened", options.path);
   }
   return direct;
-}
-
-// Drops the first `bytes` bytes.
-void consume(std::span<iovec>& buffers, std::uint64_t bytes) {
-  while (!buffers.empty() && bytes >= buffers.front().iov_len) {
-    bytes -= buffers.front().iov_len;
-    buffers = buffers.subspan(1);
-  }
-  if (bytes == 0) return;
-  iovec& first = buffers.front();
-  first.iov_base = static_cast<std::byte*>(first.iov_base) + bytes;
-  first.iov_len -= bytes;
 }
 
 bool changes_disk(BlockRequest::Kind kind) {
@@ -312,7 +301,7 @@ bool RawImage::advance(Task& task) {
       const auto done = std::min(static_cast<std::uint64_t>(result), task.left);
       task.position += done;
       task.left -= done;
-      if (task.step == Task::Step::kTransfer) consume(task.rest, done);
+      if (task.step == Task::Step::kTransfer) drop_front(task.rest, done);
       if (task.left > 0) {
         run(task);
         return false;
