@@ -5,14 +5,9 @@
 #include <memory>
 #include <string_view>
 
-namespace doppel {
+#include "isa/riscv/hart.h"
 
-enum class Exit : std::uint8_t {
-  kStop,              // a stop was requested
-  kWaitForInterrupt,  // WFI with nothing pending
-  kParked,            // the vCPU was stopped by firmware
-  kBudget,            // the given number of instructions has run
-};
+namespace doppel {
 
 struct EngineStatistics {
   std::uint64_t blocks_translated = 0;
@@ -27,7 +22,7 @@ class Engine {
   virtual ~Engine() = default;
   virtual std::string_view name() const = 0;
   // Runs on the calling thread until something in Exit happens; at most about `budget` instructions.
-  virtual Exit run(std::uint64_t budget) = 0;
+  virtual riscv::Exit run(std::uint64_t budget) = 0;
   virtual EngineStatistics statistics() const = 0;
 };
 

@@ -28,6 +28,14 @@ namespace doppel::riscv {
 class Hart;
 class Mmu;
 
+// Why an engine stopped running a hart.
+enum class Exit : std::uint8_t {
+  kStop,              // a stop was requested
+  kWaitForInterrupt,  // WFI with nothing pending
+  kParked,            // stopped by firmware (SBI HSM)
+  kBudget,            // the given number of instructions has run
+};
+
 inline constexpr std::uint64_t kTimebaseHz = 10'000'000;  // of the time CSR and mtime
 inline constexpr std::uint64_t kNanosecondsPerTick = 1'000'000'000 / kTimebaseHz;
 
@@ -60,8 +68,9 @@ struct HartEnv {
 class Hart {
  public:
   Hart(unsigned id, const IsaConfig& isa, HartEnv env);
-  Hart(unsigned id, const IsaConfig& isa, HartEnv env, const StateReader& saved);  // throws nothing; see valid
   ~Hart();
+  Hart(const Hart&) = delete;
+  Hart& operator=(const Hart&) = delete;
 
   unsigned id() const { return id_; }
   const IsaConfig& isa() const { return isa_; }
@@ -76,6 +85,8 @@ class Hart {
   // environment configured, interrupts off, bare translation.
   void enter_supervisor(std::uint64_t pc, std::uint64_t a0, std::uint64_t a1);
   void save(StateWriter& writer) const;
+  // Takes the state that save() wrote; for a hart just constructed.
+  Result<void> restore(const StateReader& reader);
 
   // --- From any thread.
 
@@ -94,13 +105,31 @@ class Hart {
   std::uint64_t time() const { return env_.clock.now() / kNanosecondsPerTick; }
   std::uint64_t pending_interrupts() const;  // mip as a read would see it
   bool attention() const { return attention_.load(std::memory_order_relaxed) != 0; }
-  // Answers attention: fences, then the highest-priority enabled interrupt, if any, is taken (pc moves to
-  // the handler). Returns true when the hart must leave the engine (stop requested, parked).
-  bool serve_attention();
+  // An engine brackets its work with these: between them remote fences wait for the hart to serve them.
+  void begin_run();
+  void end_run();
+  // Answers attention at an instruction boundary: remote fences are served, then the highest-priority
+  // enabled interrupt, if any, is taken (state().pc moves to the handler). Gives the reason to leave the
+  // engine, if there is one.
+  std::optional<Exit> serve_attention();
+  // To be called when something that decides on interrupts changed (mie, mstatus, privilege, stimecmp):
+  // asks for attention if one is deliverable.
+  void recheck_interrupts();
+  // Enters the handler for `trap` of the instruction at `epc`: state().pc, privilege, CSRs.
   void take_trap(Trap trap, std::uint64_t epc);
-  // Blocks until an enabled interrupt is pending, a request arrives, or a stop.
+  // MRET and SRET, already known to be legal: state().pc and privilege.
+  void return_from_machine_trap();
+  void return_from_supervisor_trap();
+  // WFI: the engine leaves with kWaitForInterrupt unless something is pending.
+  void request_wait();
+  // What FENCE.I must also do in the engine, set by it.
+  std::function<void()> on_fence_i;
+  // Blocks until an interrupt that mie enables is pending, a fence arrives, or a stop. For the hart's
+  // thread, outside the engine.
   void wait_for_interrupt();
-  void arm_supervisor_timer();
+  // Blocks while parked, or until a stop.
+  void wait_while_parked();
+  void arm_supervisor_timer();  // after stimecmp or menvcfg.STCE changed
 
   // HSM: a parked hart runs nothing until unpark(), which any thread may call.
   void park();
@@ -109,19 +138,23 @@ class Hart {
 
   // Counted by --stats.
   struct Statistics {
-    std::array<std::uint64_t, 16> exceptions{};
+    std::array<std::uint64_t, 16> exceptions{};  // taken as traps, by cause
+    std::uint64_t firmware_calls = 0;
     std::array<std::uint64_t, 16> interrupts{};
     std::uint64_t waits = 0;
   };
   const Statistics& statistics() const { return statistics_; }
+  Statistics& statistics() { return statistics_; }
 
  private:
-  friend class HartThread;
-  static constexpr std::uint32_t kInterruptChange = 1, kStopRequest = 2, kFences = 4;
+  // Bits of attention_.
+  static constexpr std::uint32_t kInterruptChange = 1, kStopRequest = 2, kFences = 4, kWait = 8, kPark = 16;
 
   void attend(std::uint32_t why);
+  void serve_fences();
+  void enter_handler(std::uint64_t cause, std::uint64_t value, std::uint64_t epc, bool to_supervisor,
+                     bool interrupt);
   std::optional<Interrupt> deliverable_interrupt() const;
-  void take_interrupt(Interrupt interrupt);
 
   const unsigned id_;
   const IsaConfig isa_;
@@ -138,8 +171,9 @@ class Hart {
   std::condition_variable woken_;
   std::vector<RemoteFence> fences_;  // guarded by mutex_
   std::uint64_t fences_posted_ = 0;  // guarded by mutex_
-  std::atomic<std::uint64_t> fences_served_{0};
-  bool waiting_ = false;  // guarded by mutex_: the thread runs no guest code
+  std::uint64_t fences_served_ = 0;  // guarded by mutex_
+  bool running_ = false;             // guarded by mutex_: between begin_run() and end_run()
+  std::atomic<bool> asleep_{false};  // in a wait_ function: wake-ups must notify
 };
 
 }  // namespace doppel::riscv

@@ -23,7 +23,8 @@ struct HartState {
   std::uint8_t frm = 0;
   Privilege privilege = Privilege::kMachine;
 
-  // LR/SC: the guest-physical address of the reservation and the value that LR saw there.
+  // LR/SC: which host location is reserved, and the value that LR saw there. Not part of the saved state:
+  // a reservation may be lost at any time.
   std::uint64_t reservation = kNoReservation;
   std::uint64_t reserved_value = 0;
   static constexpr std::uint64_t kNoReservation = ~std::uint64_t{0};

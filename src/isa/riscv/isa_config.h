@@ -4,6 +4,7 @@
 #include <bitset>
 #include <cstddef>
 #include <string>
+#include <vector>
 
 namespace doppel::riscv {
 
@@ -28,7 +29,7 @@ struct IsaConfig {
 
   // For the device tree: "rv64imafdc_zicsr_…" (riscv,isa), and the names alone (riscv,isa-extensions).
   std::string isa_string() const;
-  static std::string isa_string_base() { return "rv64i"; }
+  std::vector<std::string> extension_names() const;
 };
 
 }  // namespace doppel::riscv

@@ -1,0 +1,80 @@
+#include "engine/hart_thread.h"
+
+#include "isa/riscv/interpreter.h"
+
+namespace doppel {
+namespace {
+
+class InterpreterEngine final : public Engine {
+ public:
+  explicit InterpreterEngine(riscv::Hart& hart) : interpreter_(hart) {}
+  std::string_view name() const override { return "interpret"; }
+  riscv::Exit run(std::uint64_t budget) override { return interpreter_.run(budget); }
+  EngineStatistics statistics() const override { return {}; }
+
+ private:
+  riscv::Interpreter interpreter_;
+};
+
+}  // namespace
+
+std::unique_ptr<Engine> make_engine(EngineKind, riscv::Hart& hart) {
+  return std::make_unique<InterpreterEngine>(hart);
+}
+
+HartThread::HartThread(riscv::Hart& hart, std::unique_ptr<Engine> engine)
+    : hart_(hart), engine_(std::move(engine)) {}
+
+HartThread::~HartThread() { stop(); }
+
+void HartThread::start() {
+  thread_ = std::thread([this] { main(); });
+}
+
+void HartThread::pause() {
+  std::unique_lock lock(mutex_);
+  pause_requested_ = true;
+  hart_.request_stop();
+  changed_.wait(lock, [this] { return paused_ || stopping_ || !thread_.joinable(); });
+}
+
+void HartThread::resume() {
+  {
+    const std::lock_guard lock(mutex_);
+    pause_requested_ = false;
+  }
+  changed_.notify_all();
+}
+
+void HartThread::stop() {
+  {
+    const std::lock_guard lock(mutex_);
+    stopping_ = true;
+    hart_.request_stop();
+  }
+  changed_.notify_all();
+  if (thread_.joinable()) thread_.join();
+}
+
+void HartThread::main() {
+  for (;;) {
+    switch (engine_->run(~std::uint64_t{0} >> 2)) {
+      case riscv::Exit::kBudget: break;
+      case riscv::Exit::kWaitForInterrupt: hart_.wait_for_interrupt(); break;
+      case riscv::Exit::kParked: hart_.wait_while_parked(); break;
+      case riscv::Exit::kStop: {
+        std::unique_lock lock(mutex_);
+        if (stopping_) return;
+        paused_ = true;
+        changed_.notify_all();
+        changed_.wait(lock, [this] { return !pause_requested_ || stopping_; });
+        paused_ = false;
+        if (stopping_) return;
+        hart_.clear_stop();
+        break;
+      }
+    }
+  }
+}
+
+}  // namespace doppel

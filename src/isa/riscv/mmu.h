@@ -1,0 +1,116 @@
+// Address translation of one hart: page-table walks (Sv39, Sv48, Sv57), PMP, and the software TLB.
+//
+// The TLB is a small pool of contexts, one for each combination of address space, privilege and mstatus bits
+// that the hart used lately. Switching between them is a pointer change, so neither a system call nor a
+// change of process flushes anything, and a hit is one comparison. Entries exist only for RAM pages whose
+// permissions hold for the whole page; all else takes the slow path each time.
+// Belongs to the hart's thread.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <expected>
+#include <memory>
+
+#include "isa/riscv/trap.h"
+#include "memory/address.h"
+
+namespace doppel::riscv {
+
+class Hart;
+
+enum class Access : std::uint8_t { kFetch, kRead, kWrite };
+
+struct TlbEntry {
+  static constexpr std::uint64_t kEmpty = ~std::uint64_t{0};  // no page-aligned address
+
+  std::uint64_t tag = kEmpty;  // the virtual address of the page
+  std::uint64_t addend = 0;    // host address minus virtual address
+};
+
+// Where instructions of a page come from, and what the engine made of them.
+struct FetchEntry {
+  std::uint64_t tag = TlbEntry::kEmpty;
+  void* code = nullptr;  // the engine's object for the physical page
+};
+
+struct TlbContext {
+  static constexpr unsigned kEntries = 256;  // of each kind, direct-mapped by virtual page number
+  static unsigned index(std::uint64_t gva) { return (gva >> kPageShift) & (kEntries - 1); }
+
+  std::array<TlbEntry, kEntries> read;
+  std::array<TlbEntry, kEntries> write;
+  std::array<FetchEntry, kEntries> fetch;
+  bool superpages = false;  // some entry is a piece of a page larger than 4 KiB
+
+  void clear();
+  void clear_page(std::uint64_t gva);
+};
+
+class Mmu {
+ public:
+  explicit Mmu(Hart& hart);
+
+  // The context in force. Valid until update() or a flush.
+  TlbContext& tlb() { return *current_; }
+
+  // To be called when satp, the privilege, or MPRV, MPP, SUM or MXR of mstatus changed.
+  void update();
+
+  // Translates `gva` for an access of the current mode, walking the tables; sets A and D bits where the hart
+  // updates them itself (Svadu). `bytes` stay within the page. On success the page is entered in the TLB
+  // where that is possible.
+  std::expected<GuestPhysical, Trap> translate(std::uint64_t gva, Access access, unsigned bytes);
+
+  // The host bytes of RAM at gpa, or nullptr.
+  std::byte* ram(GuestPhysical gpa, unsigned bytes) const;
+
+  // SFENCE.VMA; nullptr stands for "all" (rs1 or rs2 = x0).
+  void fence(const std::uint64_t* gva, const std::uint64_t* asid);
+  void flush();        // everything: PMP or environment configuration changed
+  void flush_fetch();  // every FetchEntry: the engine dropped code
+
+  struct Statistics {
+    std::uint64_t walks = 0;
+    std::uint64_t flushes = 0;
+  };
+  const Statistics& statistics() const { return statistics_; }
+
+ private:
+  // What a context's translations depend on. Fetches and data accesses may differ in privilege (MPRV).
+  struct Key {
+    std::uint64_t satp = 0;
+    std::uint8_t fetch_privilege = 0;
+    std::uint8_t data_privilege = 0;
+    bool sum = false;
+    bool mxr = false;
+    friend bool operator==(const Key&, const Key&) = default;
+  };
+  struct Slot {
+    Key key;
+    bool valid = false;
+    std::uint64_t last_used = 0;
+    TlbContext tlb;
+  };
+  struct Walk {
+    GuestPhysical gpa;
+    std::uint64_t page_bytes;
+  };
+  static constexpr unsigned kSlots = 16;
+
+  Key key_now() const;
+  std::expected<Walk, Trap> walk(std::uint64_t gva, Access access, std::uint8_t privilege);
+  // True when PMP lets all of [gpa, gpa + bytes) be accessed so. `whole` is cleared when a region's edge
+  // cuts the page around gpa.
+  bool pmp_allows(GuestPhysical gpa, std::uint64_t bytes, Access access, std::uint8_t privilege, bool* whole) const;
+  void insert(std::uint64_t gva, GuestPhysical gpa, Access access);
+
+  Hart& hart_;
+  std::unique_ptr<std::array<Slot, kSlots>> slots_;
+  Slot* current_slot_ = nullptr;
+  TlbContext* current_ = nullptr;
+  std::uint64_t tick_ = 0;
+  Statistics statistics_;
+};
+
+}  // namespace doppel::riscv
