@@ -88,10 +88,7 @@ Result<std::unique_ptr<NetworkBackend>> Nat::open(const NatOptions& options, Eve
 }
 
 Nat::Nat(EventLoop& loop) : loop_(loop), self_(std::make_shared<Nat*>(this)) {
-  deadline_ = loop_.make_timer([this] {
-    poll_due_ = true;
-    settle();
-  });
+  deadline_ = loop_.make_timer([this] { settle(); });
 }
 
 Result<void> Nat::start(const NatOptions& options) {
@@ -168,11 +165,10 @@ void Nat::settle_soon() {
 // Once a turn: tells libslirp what happened, hands out what it made of that, and asks what it waits for next.
 void Nat::settle() {
   settling_soon_ = false;
-  if (std::exchange(poll_due_, false)) {
-    ::slirp_pollfds_poll(
-        slirp_, 0,
-        [](int index, void* opaque) { return from(opaque).polls_[static_cast<std::size_t>(index)].happened; }, this);
-  }
+  // Also when nothing happened: this is where libslirp sends what waited for the guest's address.
+  ::slirp_pollfds_poll(
+      slirp_, 0,
+      [](int index, void* opaque) { return from(opaque).polls_[static_cast<std::size_t>(index)].happened; }, this);
   deliver();
   update_polls();
 }
@@ -192,7 +188,6 @@ void Nat::happened(int fd, std::uint32_t readiness) {
   for (Poll& poll : polls_) {
     if (poll.fd == fd) poll.happened |= from_readiness(readiness);
   }
-  poll_due_ = true;
   settle_soon();
 }
 

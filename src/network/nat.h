@@ -73,7 +73,6 @@ class Nat final : public NetworkBackend {
   };
   std::unordered_map<int, Watch> watches_;
   std::unique_ptr<EventLoop::Timer> deadline_;
-  bool poll_due_ = false;
   bool settling_soon_ = false;
   LogLimit log_limit_;
   std::shared_ptr<Nat*> self_;  // what is posted to the loop holds a weak reference to it
