@@ -12,7 +12,11 @@
 #include <string>
 #include <vector>
 
+#include "base/event_loop.h"
 #include "base/result.h"
+#include "device/console_backend.h"
+#include "engine/engine.h"
+#include "network/network.h"
 #include "storage/disk.h"
 
 namespace doppel {
@@ -36,12 +40,20 @@ struct MachineConfig {
   EngineChoice engine = EngineChoice::kInterpret;
   BootConfig boot;
   std::vector<DiskOptions> disks;
+  std::vector<NetworkOptions> networks;
 };
 
 struct Outcome {
   enum class Kind { kPowerOff, kReset, kExitCode, kStopped };
   Kind kind = Kind::kPowerOff;
   int code = 0;  // kExitCode: what the guest gave its test finisher, 1 to 255
+};
+
+// What a machine is built into. All of it outlives the machine.
+struct MachineEnv {
+  EventLoop& loop;
+  ConsoleBackend& console;  // the far end of the board's serial line
+  std::function<void(Outcome)> ended;  // called once, on the loop's thread; the machine still stands
 };
 
 struct MachineStatistics {
@@ -54,6 +66,7 @@ struct MachineStatistics {
     std::uint64_t count = 0;
   };
   std::string engine;
+  EngineStatistics translation;
   std::vector<HartCounts> harts;
   std::vector<Count> exits;
   std::vector<Count> traps;

@@ -2,28 +2,10 @@
 
 #include <libfdt.h>
 
-#include <string_view>
-
 #include "isa/riscv/hart.h"
 
 namespace doppel::riscv {
 namespace {
-
-// "rv64imac_zicsr_zba" as "i", "m", "a", "c", "zicsr", "zba".
-std::vector<std::string> extension_names(std::string_view isa_string) {
-  std::vector<std::string> names;
-  isa_string.remove_prefix(std::string_view("rv64").size());
-  const auto single_letters = isa_string.substr(0, isa_string.find('_'));
-  for (const char letter : single_letters) names.emplace_back(1, letter);
-  isa_string.remove_prefix(single_letters.size());
-  while (!isa_string.empty()) {
-    isa_string.remove_prefix(1);
-    const auto name = isa_string.substr(0, isa_string.find('_'));
-    names.emplace_back(name);
-    isa_string.remove_prefix(name.size());
-  }
-  return names;
-}
 
 std::vector<std::byte> string_list(const std::vector<std::string>& strings) {
   std::vector<std::byte> list;
@@ -40,8 +22,11 @@ std::vector<std::byte> string_list(const std::vector<std::string>& strings) {
 void describe_harts(FdtBuilder& fdt, const IsaConfig& isa, MachineFirmware firmware,
                     std::span<const Phandle> controllers) {
   std::string isa_string = isa.isa_string();
-  if (firmware == MachineFirmware::kExternal) isa_string += "_svade";
-  const auto extensions = string_list(extension_names(isa_string));
+  std::vector<std::string> extensions = isa.extension_names();
+  if (firmware == MachineFirmware::kExternal && isa.has(Extension::kSvadu)) {
+    isa_string += "_svade";
+    extensions.emplace_back("svade");
+  }
   const std::string mmu_type = "riscv,sv" + std::to_string(isa.virtual_address_bits);
 
   const auto cpus = fdt.node("cpus");
@@ -55,8 +40,8 @@ void describe_harts(FdtBuilder& fdt, const IsaConfig& isa, MachineFirmware firmw
     fdt.text("status", "okay");
     fdt.text("compatible", "riscv");
     fdt.text("riscv,isa", isa_string);
-    fdt.text("riscv,isa-base", IsaConfig::isa_string_base());
-    fdt.bytes("riscv,isa-extensions", extensions);
+    fdt.text("riscv,isa-base", "rv64i");
+    fdt.bytes("riscv,isa-extensions", string_list(extensions));
     fdt.text("mmu-type", mmu_type);
     if (isa.has(Extension::kZicbom)) fdt.cells("riscv,cbom-block-size", {IsaConfig::kCacheBlockBytes});
     if (isa.has(Extension::kZicboz)) fdt.cells("riscv,cboz-block-size", {IsaConfig::kCacheBlockBytes});

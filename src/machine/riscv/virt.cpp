@@ -1,0 +1,298 @@
+#include "machine/riscv/virt.h"
+
+#include <algorithm>
+#include <array>
+
+#include "device/aclint/aclint.h"
+#include "device/bus.h"
+#include "device/fdt.h"
+#include "device/goldfish_rtc/goldfish_rtc.h"
+#include "device/plic/plic.h"
+#include "device/syscon/syscon.h"
+#include "device/uart16550/uart16550.h"
+#include "engine/hart_thread.h"
+#include "isa/riscv/hart.h"
+#include "machine/riscv/boot.h"
+#include "machine/riscv/device_tree.h"
+#include "machine/riscv/htif.h"
+#include "machine/riscv/sbi.h"
+
+namespace doppel::riscv {
+namespace {
+
+// The memory map and interrupt numbers of QEMU's virt board, to which stock software is built.
+constexpr GuestPhysical kRam{0x8000'0000};
+constexpr GuestPhysicalRange kSysconRange{{0x10'0000}, Syscon::kSizeBytes};
+constexpr GuestPhysicalRange kRtcRange{{0x10'1000}, GoldfishRtc::kSizeBytes};
+constexpr GuestPhysicalRange kAclintRange{{0x200'0000}, Aclint::kSizeBytes};
+constexpr GuestPhysicalRange kPlicRange{{0xc00'0000}, Plic::kSizeBytes};
+constexpr GuestPhysicalRange kUartRange{{0x1000'0000}, Uart16550::kSizeBytes};
+constexpr unsigned kInterruptSources = 96;
+constexpr unsigned kUartIrq = 10, kRtcIrq = 11;
+
+// Numbers in the device tree; hart i's interrupt controller is kFirstHart + i.
+constexpr Phandle kPlicPhandle = 1, kSysconPhandle = 2, kFirstHartPhandle = 3;
+
+constexpr std::array kExceptionNames = {
+    "instruction_misaligned", "instruction_access_fault", "illegal_instruction", "breakpoint",
+    "load_misaligned", "load_access_fault", "store_misaligned", "store_access_fault",
+    "user_call", "supervisor_call", "", "machine_call",
+    "instruction_page_fault", "load_page_fault", "", "store_page_fault"};
+constexpr std::array kInterruptNames = {
+    "", "supervisor_software_interrupt", "", "machine_software_interrupt",
+    "", "supervisor_timer_interrupt", "", "machine_timer_interrupt",
+    "", "supervisor_external_interrupt", "", "machine_external_interrupt",
+    "", "", "", ""};
+
+// Members are destroyed from the last to the first: harts stop before devices go, and devices before the RAM
+// and the clock that they use.
+class VirtBoard final : public Machine {
+ public:
+  static Result<std::unique_ptr<Machine>> make(const MachineConfig& config, const MachineEnv& env);
+
+  ~VirtBoard() override { halt(); }
+
+  void start() override;
+  void pause() override;
+  void resume() override;
+  void stop() override { conclude({Outcome::Kind::kStopped}); }
+  MachineStatistics statistics() const override;
+
+ private:
+  VirtBoard(const MachineConfig& config, const MachineEnv& env);
+
+  Result<void> build();
+  void make_harts();
+  void make_devices();
+  Result<void> load();
+  template <class D, class... Args>
+  D& add_device(GuestPhysicalRange range, unsigned irq, Phandle self, Args&&... args);
+  DeviceEnv device_env(unsigned irq);
+  std::vector<std::byte> device_tree() const;
+  void request_power(PowerRequest request);
+  void conclude(Outcome outcome);
+  void halt();
+
+  struct Placed {
+    std::unique_ptr<Device> device;
+    GuestPhysicalRange range;
+    unsigned irq;
+    Phandle self;
+  };
+
+  const MachineConfig config_;
+  const MachineEnv env_;
+  // Expires with the machine: what was posted to the loop looks before it calls.
+  const std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);
+  bool concluded_ = false;
+
+  GuestMemory memory_;
+  VirtualClock clock_;
+  Bus bus_;
+  std::vector<Hart*> hart_pointers_;
+  std::optional<Sbi> sbi_;
+  std::vector<std::unique_ptr<VirtualTimer>> hart_timers_;
+  std::vector<std::unique_ptr<Hart>> harts_;
+  std::vector<Placed> devices_;
+  Plic* plic_ = nullptr;
+  std::optional<Htif> htif_;
+  std::vector<std::unique_ptr<HartThread>> threads_;
+};
+
+VirtBoard::VirtBoard(const MachineConfig& config, const MachineEnv& env) : config_(config), env_(env) {
+  clock_.pause();
+}
+
+Result<std::unique_ptr<Machine>> VirtBoard::make(const MachineConfig& config, const MachineEnv& env) {
+  std::unique_ptr<VirtBoard> board(new VirtBoard(config, env));
+  if (auto built = board->build(); !built) return std::unexpected(built.error());
+  return board;
+}
+
+Result<void> VirtBoard::build() {
+  if (auto added = memory_.add_ram({kRam, config_.memory_bytes}); !added) return added;
+  make_harts();
+  make_devices();
+  for (const Placed& placed : devices_) {
+    if (auto mapped = bus_.map(placed.range, *placed.device); !mapped) return mapped;
+  }
+  return load();
+}
+
+void VirtBoard::make_harts() {
+  hart_pointers_.resize(config_.harts);
+  if (config_.boot.firmware == "builtin") {
+    sbi_.emplace(SbiEnv{hart_pointers_, memory_, bus_, kUartRange.start,
+                        [this](PowerRequest request) { request_power(request); }},
+                 config_.harts);
+  }
+  for (unsigned id = 0; id < config_.harts; ++id) {
+    auto& timer = hart_timers_.emplace_back(
+        std::make_unique<VirtualTimer>(env_.loop, clock_, [this, id] { harts_[id]->wake(); }));
+    const HartEnv hart_env{memory_, bus_, clock_, [&timer = *timer](auto at) { timer.arm(at); },
+                           sbi_ ? &*sbi_ : nullptr};
+    harts_.push_back(std::make_unique<Hart>(id, IsaConfig::rva22(), hart_env));
+    hart_pointers_[id] = harts_[id].get();
+  }
+}
+
+// Interrupt controllers come first: other devices drive their lines as they are made.
+void VirtBoard::make_devices() {
+  const auto line = [this](unsigned id, Interrupt interrupt) {
+    return InterruptLine([hart = harts_[id].get(), interrupt](bool level) { hart->set_interrupt(interrupt, level); });
+  };
+  std::vector<InterruptLine> contexts;
+  std::vector<Aclint::HartLines> local;
+  for (unsigned id = 0; id < config_.harts; ++id) {
+    contexts.push_back(line(id, Interrupt::kMachineExternal));
+    contexts.push_back(line(id, Interrupt::kSupervisorExternal));
+    local.push_back({line(id, Interrupt::kMachineSoftware), line(id, Interrupt::kMachineTimer)});
+  }
+  plic_ = &add_device<Plic>(kPlicRange, 0, kPlicPhandle, kInterruptSources, std::move(contexts));
+  add_device<Aclint>(kAclintRange, 0, 0, device_env(0), std::move(local));
+  add_device<Syscon>(kSysconRange, 0, kSysconPhandle, [this](PowerRequest request) { request_power(request); });
+  add_device<GoldfishRtc>(kRtcRange, kRtcIrq, 0, device_env(kRtcIrq));
+  add_device<Uart16550>(kUartRange, kUartIrq, 0, device_env(kUartIrq), env_.console);
+}
+
+template <class D, class... Args>
+D& VirtBoard::add_device(GuestPhysicalRange range, unsigned irq, Phandle self, Args&&... args) {
+  auto device = std::make_unique<D>(std::forward<Args>(args)...);
+  D& reference = *device;
+  devices_.push_back({std::move(device), range, irq, self});
+  return reference;
+}
+
+DeviceEnv VirtBoard::device_env(unsigned irq) {
+  return {memory_, irq == 0 ? InterruptLine() : plic_->line(irq), env_.loop, clock_};
+}
+
+Result<void> VirtBoard::load() {
+  const auto start = load_boot_files(config_.boot, memory_, [this] { return device_tree(); });
+  if (!start) return std::unexpected(start.error());
+  if (start->supervisor) {
+    sbi_->boot(0, start->pc, start->a1);
+  } else {
+    for (const auto& hart : harts_) {
+      hart->reset(start->pc);
+      hart->state().x[10] = hart->id();
+      hart->state().x[11] = start->a1;
+      hart->state().x[12] = start->a2;
+    }
+  }
+  if (start->tohost) {
+    htif_.emplace(*start->tohost, memory_, env_.loop, env_.console, [this](std::uint64_t code) {
+      conclude({code == 0 ? Outcome::Kind::kPowerOff : Outcome::Kind::kExitCode,
+                static_cast<int>(std::min<std::uint64_t>(code, 255))});
+    });
+  }
+  return {};
+}
+
+std::vector<std::byte> VirtBoard::device_tree() const {
+  std::vector<Phandle> controllers;
+  for (unsigned id = 0; id < config_.harts; ++id) controllers.push_back(kFirstHartPhandle + id);
+
+  FdtBuilder fdt;
+  fdt.cells("#address-cells", {2});
+  fdt.cells("#size-cells", {2});
+  fdt.text("compatible", "riscv-virtio");
+  fdt.text("model", "riscv-virtio,doppel");
+  {
+    const auto chosen = fdt.node("chosen");
+    fdt.text("stdout-path", "/soc/serial@10000000");
+  }
+  {
+    const auto memory = fdt.node("memory", kRam.value);
+    fdt.text("device_type", "memory");
+    fdt.reg({kRam, config_.memory_bytes});
+  }
+  describe_harts(fdt, IsaConfig::rva22(), sbi_ ? MachineFirmware::kBuiltin : MachineFirmware::kExternal, controllers);
+  {
+    const auto soc = fdt.node("soc");
+    fdt.cells("#address-cells", {2});
+    fdt.cells("#size-cells", {2});
+    fdt.text("compatible", "simple-bus");
+    fdt.flag("ranges");
+    for (const Placed& placed : devices_) {
+      placed.device->describe(fdt, {placed.range, placed.irq, kPlicPhandle, placed.self, controllers});
+    }
+  }
+  return fdt.finish();
+}
+
+void VirtBoard::start() {
+  const auto kind = config_.engine == EngineChoice::kTranslate ? EngineKind::kTranslate : EngineKind::kInterpret;
+  for (const auto& hart : harts_) {
+    threads_.push_back(std::make_unique<HartThread>(*hart, make_engine(kind, *hart)));
+  }
+  clock_.resume();
+  for (const auto& thread : threads_) thread->start();
+}
+
+void VirtBoard::pause() {
+  for (const auto& thread : threads_) thread->pause();
+  clock_.pause();
+}
+
+void VirtBoard::resume() {
+  clock_.resume();
+  for (const auto& thread : threads_) thread->resume();
+}
+
+// On a hart's thread, which cannot wait for itself: the loop ends the machine. Of several requests the first
+// counts.
+void VirtBoard::request_power(PowerRequest request) {
+  Outcome outcome;
+  if (request.action == PowerRequest::Action::kReset) {
+    outcome.kind = Outcome::Kind::kReset;
+  } else if (request.exit_code != 0) {
+    outcome = {Outcome::Kind::kExitCode, std::min<int>(request.exit_code, 255)};
+  }
+  env_.loop.post([this, outcome, alive = std::weak_ptr(alive_)] {
+    if (!alive.expired()) conclude(outcome);
+  });
+}
+
+void VirtBoard::conclude(Outcome outcome) {
+  if (std::exchange(concluded_, true)) return;
+  halt();
+  env_.ended(outcome);
+}
+
+void VirtBoard::halt() {
+  for (const auto& thread : threads_) thread->stop();
+}
+
+MachineStatistics VirtBoard::statistics() const {
+  MachineStatistics statistics;
+  statistics.engine = threads_.empty() ? "" : threads_.front()->engine().name();
+  std::array<std::uint64_t, 16> exceptions{}, interrupts{};
+  std::uint64_t waits = 0;
+  for (const auto& hart : harts_) {
+    const Hart::Statistics& counts = hart->statistics();
+    statistics.harts.push_back({hart->state().instructions, counts.waits});
+    waits += counts.waits;
+    for (std::size_t cause = 0; cause < exceptions.size(); ++cause) {
+      exceptions[cause] += counts.exceptions[cause];
+      interrupts[cause] += counts.interrupts[cause];
+    }
+  }
+  statistics.exits.push_back({"wait_for_interrupt", waits});
+  for (std::size_t cause = 0; cause < exceptions.size(); ++cause) {
+    if (exceptions[cause] != 0) statistics.traps.push_back({kExceptionNames[cause], exceptions[cause]});
+    if (interrupts[cause] != 0) statistics.traps.push_back({kInterruptNames[cause], interrupts[cause]});
+  }
+  return statistics;
+}
+
+}  // namespace
+
+Result<std::unique_ptr<Machine>> make_virt_machine(const MachineConfig& config, const MachineEnv& env) {
+  if (config.harts == 0 || config.harts > kMaxHarts) {
+    return fail("a machine has 1 to {} harts, not {}", kMaxHarts, config.harts);
+  }
+  return VirtBoard::make(config, env);
+}
+
+}  // namespace doppel::riscv
