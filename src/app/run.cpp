@@ -1,0 +1,192 @@
+#include "app/run.h"
+
+#include <signal.h>
+#include <sys/signalfd.h>
+
+#include <array>
+#include <cstdio>
+#include <fstream>
+
+#include <nlohmann/json.hpp>
+
+#include "app/terminal.h"
+#include "machine/riscv/virt.h"
+
+namespace doppel {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+// What asks us to end, and is answered by stopping the machine first. In raw mode no key sends any of these.
+constexpr std::array kEndingSignals = {SIGTERM, SIGINT, SIGHUP, SIGQUIT};
+
+// Turns those signals into callbacks of the loop. They stay blocked: made before other threads, which inherit that.
+class Signals {
+ public:
+  Signals(EventLoop& loop, std::function<void(int)> received) : loop_(loop) {
+    sigset_t set;
+    ::sigemptyset(&set);
+    for (const int signal : kEndingSignals) ::sigaddset(&set, signal);
+    ::pthread_sigmask(SIG_BLOCK, &set, nullptr);
+    ::signal(SIGPIPE, SIG_IGN);
+    fd_ = UniqueFd(::signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK));
+    loop_.watch(fd_.get(), EventLoop::kReadable, [this, received = std::move(received)](std::uint32_t) {
+      signalfd_siginfo info{};
+      if (::read(fd_.get(), &info, sizeof info) == sizeof info) received(static_cast<int>(info.ssi_signo));
+    });
+  }
+  ~Signals() { loop_.unwatch(fd_.get()); }
+
+ private:
+  EventLoop& loop_;
+  UniqueFd fd_;
+};
+
+// Sums over the machines that one run of `doppel boot` builds: a reset makes a new one.
+struct Totals {
+  MachineStatistics sum;
+
+  void add(const MachineStatistics& machine) {
+    sum.engine = machine.engine;
+    sum.harts.resize(machine.harts.size());
+    for (std::size_t i = 0; i < machine.harts.size(); ++i) {
+      sum.harts[i].instructions += machine.harts[i].instructions;
+      sum.harts[i].waits += machine.harts[i].waits;
+    }
+    add_counts(sum.exits, machine.exits);
+    add_counts(sum.traps, machine.traps);
+    EngineStatistics& all = sum.translation;
+    const EngineStatistics& one = machine.translation;
+    all.blocks_translated += one.blocks_translated;
+    all.regions_translated += one.regions_translated;
+    all.translate_seconds += one.translate_seconds;
+    all.code_bytes += one.code_bytes;
+    all.cache_hits += one.cache_hits;
+    all.cache_misses += one.cache_misses;
+    all.cache_loaded += one.cache_loaded;
+    all.cache_evicted += one.cache_evicted;
+    all.cache_invalidated += one.cache_invalidated;
+  }
+
+  static void add_counts(std::vector<MachineStatistics::Count>& into, const std::vector<MachineStatistics::Count>& from) {
+    for (const auto& count : from) {
+      const auto found = std::ranges::find(into, count.cause, &MachineStatistics::Count::cause);
+      if (found == into.end()) {
+        into.push_back(count);
+      } else {
+        found->count += count.count;
+      }
+    }
+  }
+};
+
+Json to_json(const BootOptions& options, const MachineStatistics& all, double seconds) {
+  const auto by_cause = [](const std::vector<MachineStatistics::Count>& counts) {
+    Json json = Json::object();
+    for (const auto& count : counts) json[count.cause] = count.count;
+    return json;
+  };
+  std::uint64_t instructions = 0;
+  Json harts = Json::array();
+  for (const auto& hart : all.harts) {
+    instructions += hart.instructions;
+    harts.push_back({{"instructions", hart.instructions}, {"waits", hart.waits}});
+  }
+  const EngineStatistics& engine = all.translation;
+  Json json;
+  if (!options.name.empty()) json["name"] = options.name;
+  json["engine"] = all.engine;
+  json["seconds"] = seconds;
+  json["instructions"] = instructions;
+  json["blocks_translated"] = engine.blocks_translated;
+  json["regions_translated"] = engine.regions_translated;
+  json["translate_seconds"] = engine.translate_seconds;
+  json["code_bytes"] = engine.code_bytes;
+  json["code_cache"] = {{"hits", engine.cache_hits},
+                        {"misses", engine.cache_misses},
+                        {"loaded", engine.cache_loaded},
+                        {"evicted", engine.cache_evicted},
+                        {"invalidated", engine.cache_invalidated}};
+  json["exits"] = by_cause(all.exits);
+  json["traps"] = by_cause(all.traps);
+  json["harts"] = harts;
+  return json;
+}
+
+Result<void> write_statistics(const BootOptions& options, const Json& json) {
+  if (options.statistics_path.empty()) {
+    fmt::print(stderr, "{}\n", json.dump());
+    return {};
+  }
+  std::ofstream file(options.statistics_path);
+  file << json.dump(2) << '\n';
+  file.close();
+  if (!file) return fail("cannot write {}", options.statistics_path);
+  return {};
+}
+
+}  // namespace
+
+void report(const Error& error) { fmt::print(stderr, "doppel: {}\n", error.message); }
+
+int run_boot(const BootOptions& options) {
+  const auto refuse = [](const Error& error) {
+    report(error);
+    return kExitUsage;
+  };
+  if (auto configured = configure_log(options.log_level, options.log_path); !configured) {
+    return refuse(configured.error());
+  }
+
+  EventLoop loop;
+  std::unique_ptr<Machine> machine;
+  std::optional<int> forced_status;  // we ended the machine, and this is why
+  const auto stop = [&](int status) {
+    if (!forced_status) forced_status = status;
+    if (machine) machine->stop();
+  };
+
+  const Signals signals(loop, [&](int signal) { stop(128 + signal); });
+  auto console = open_console(options.console, loop, EscapeKeys([&] { stop(0); }));
+  if (!console) return refuse(console.error());
+  const auto timer = loop.make_timer([&] { stop(kExitTimeout); });
+
+  std::optional<RawTerminal> terminal;
+  Totals totals;
+  const auto began = HostTime::clock::now();
+  for (bool first = true;; first = false) {
+    Outcome outcome;
+    auto made = riscv::make_virt_machine(options.machine, {loop, **console, [&](Outcome how) {
+                                                             outcome = how;
+                                                             loop.stop();
+                                                           }});
+    if (!made) {
+      terminal.reset();
+      report(made.error());
+      return first ? kExitUsage : kExitFailure;  // a reset cannot be the user's mistake
+    }
+    machine = std::move(*made);
+    if (first) {
+      if (options.console.kind == ConsoleChoice::Kind::kStdio) terminal.emplace();
+      using Duration = HostTime::duration;
+      if (options.timeout) timer->arm(began + std::chrono::duration_cast<Duration>(*options.timeout));
+    }
+    machine->start();
+    loop.run();
+    totals.add(machine->statistics());
+    machine.reset();
+    if (forced_status || outcome.kind != Outcome::Kind::kReset) {
+      console->reset();  // the guest's last words come before ours
+      terminal.reset();
+      if (options.statistics) {
+        const std::chrono::duration<double> seconds = HostTime::clock::now() - began;
+        if (auto written = write_statistics(options, to_json(options, totals.sum, seconds.count())); !written) {
+          return refuse(written.error());
+        }
+      }
+      return forced_status.value_or(outcome.kind == Outcome::Kind::kExitCode ? outcome.code : 0);
+    }
+  }
+}
+
+}  // namespace doppel
