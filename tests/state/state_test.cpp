@@ -137,17 +137,27 @@ TEST(StateDecode, RefusesOtherFormatsEveryTruncationAndTrailingBytes) {
   EXPECT_NE(message_of(decode(bytes)).find("format 99"), std::string::npos);
 }
 
-TEST(StateDecode, BoundsDepth) {
-  StateNode root;
-  StateNode* node = &root;
-  for (unsigned i = 0; i < 10'000; ++i) node = &node->children["n"];
-  // A fresh tree of the same bytes, since even its destructor would otherwise recurse as deep.
-  std::vector<std::byte> bytes = encode(root);
-  while (!root.children.empty()) {
-    StateNode next = std::move(root.children.begin()->second);
-    root = std::move(next);
+// A root with `depth` generations below it, one child each, in bytes.
+std::vector<std::byte> nested(unsigned depth) {
+  StateNode parent;
+  parent.children["n"];
+  auto bytes = encode(StateNode{});
+  const std::vector<std::byte> leaf(bytes.begin() + 12, bytes.end());  // past magic and format
+  const auto with_child = encode(parent);
+  bytes.resize(12);
+  for (unsigned i = 0; i < depth; ++i) {
+    bytes.insert(bytes.end(), with_child.begin() + 12, with_child.end() - static_cast<std::ptrdiff_t>(leaf.size()));
   }
-  EXPECT_NE(message_of(decode(bytes)).find("nested too deeply"), std::string::npos);
+  bytes.insert(bytes.end(), leaf.begin(), leaf.end());
+  return bytes;
+}
+
+TEST(StateDecode, BoundsDepth) {
+  EXPECT_TRUE(decode(nested(4)));
+  EXPECT_TRUE(decode(nested(31)));
+  for (const unsigned depth : {32u, 1'000'000u}) {
+    EXPECT_NE(message_of(decode(nested(depth))).find("nested too deeply"), std::string::npos);
+  }
 }
 
 TEST(StateDecode, RefusesDuplicateNames) {
