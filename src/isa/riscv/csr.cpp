@@ -360,9 +360,14 @@ std::expected<CsrResult, IllegalCsr> access_csr(Hart& hart, unsigned number, Csr
   if (op != CsrOp::kWrite) {
     u64 base = old_value;
     // Read-modify-write of mip works on the software-writable SEIP, not on the controller's line ("mip").
-    if (number == csr::kMip) base = hart.state().mip;
+    if (number == csr::kMip || number == csr::kSip) base = hart.state().mip;
     value = op == CsrOp::kSet ? base | operand : base & ~operand;
   }
+  // An interrupt from another hart's firmware call is latched in the input, until software clears SSIP here. Only
+  // an operand that names the bit clears it: one that arrives meanwhile must not get lost.
+  const u64 cleared = op == CsrOp::kClear ? operand : op == CsrOp::kWrite ? ~operand : 0;
+  const bool reaches_ssip = number == csr::kMip || (number == csr::kSip && bit(hart.state().mideleg, 1));
+  if (reaches_ssip && bit(cleared, 1)) hart.set_interrupt(Interrupt::kSupervisorSoftware, false);
   return CsrResult{old_value, csr.write(hart, number, value)};
 }
 
