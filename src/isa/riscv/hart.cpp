@@ -356,18 +356,25 @@ void Hart::park() {
   attend(kPark);
 }
 
-void Hart::unpark() {
-  parked_.store(false, std::memory_order_release);
-  attend(kPark);
+void Hart::start(std::uint64_t pc, std::uint64_t a0, std::uint64_t a1) {
+  {
+    const std::lock_guard lock(mutex_);
+    start_ = {pc, a0, a1};
+  }
+  woken_.notify_all();
 }
 
 void Hart::wait_while_parked() {
   std::unique_lock lock(mutex_);
   asleep_.store(true, std::memory_order_seq_cst);
   woken_.wait(lock, [this] {
-    return !parked() || (attention_.load(std::memory_order_seq_cst) & kStopRequest) != 0;
+    return start_.has_value() || (attention_.load(std::memory_order_seq_cst) & kStopRequest) != 0;
   });
   asleep_.store(false, std::memory_order_relaxed);
+  if (!start_) return;
+  enter_supervisor(start_->pc, start_->a0, start_->a1);
+  start_.reset();
+  parked_.store(false, std::memory_order_release);
 }
 
 void Hart::arm_supervisor_timer() {

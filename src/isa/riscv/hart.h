@@ -131,9 +131,10 @@ class Hart {
   void wait_while_parked();
   void arm_supervisor_timer();  // after stimecmp or menvcfg.STCE changed
 
-  // HSM: a parked hart runs nothing until unpark(), which any thread may call.
+  // HSM: a parked hart runs nothing until start(), which any thread may call: then the hart's own thread enters
+  // S-mode as enter_supervisor() does. A hart may be started before its thread has come to rest.
   void park();
-  void unpark();
+  void start(std::uint64_t pc, std::uint64_t a0, std::uint64_t a1);
   bool parked() const { return parked_.load(std::memory_order_acquire); }
 
   // Counted by --stats.
@@ -172,6 +173,10 @@ class Hart {
   std::vector<RemoteFence> fences_;  // guarded by mutex_
   std::uint64_t fences_posted_ = 0;  // guarded by mutex_
   std::uint64_t fences_served_ = 0;  // guarded by mutex_
+  struct Start {
+    std::uint64_t pc, a0, a1;
+  };
+  std::optional<Start> start_;       // guarded by mutex_: what a parked hart is to do
   bool running_ = false;             // guarded by mutex_: between begin_run() and end_run()
   std::atomic<bool> asleep_{false};  // in a wait_ function: wake-ups must notify
 };

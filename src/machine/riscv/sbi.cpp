@@ -168,9 +168,8 @@ Sbi::Return Sbi::hart_start(std::uint64_t hart_id, std::uint64_t pc, std::uint64
   }
   Hart& target = *env_.harts[hart_id];
   target.set_interrupt(Interrupt::kSupervisorSoftware, false);
-  target.enter_supervisor(pc, hart_id, opaque);
+  target.start(pc, hart_id, opaque);
   status_[hart_id] = HartStatus::kStarted;
-  target.unpark();
   return {};
 }
 
