@@ -10,6 +10,10 @@
 #include "device/plic/plic.h"
 #include "device/syscon/syscon.h"
 #include "device/uart16550/uart16550.h"
+#include "device/virtio/blk/virtio_blk.h"
+#include "device/virtio/entropy/virtio_entropy.h"
+#include "device/virtio/net/virtio_net.h"
+#include "device/virtio/virtio_mmio.h"
 #include "engine/hart_thread.h"
 #include "isa/riscv/hart.h"
 #include "machine/riscv/boot.h"
@@ -27,6 +31,8 @@ constexpr GuestPhysicalRange kRtcRange{{0x10'1000}, GoldfishRtc::kSizeBytes};
 constexpr GuestPhysicalRange kAclintRange{{0x200'0000}, Aclint::kSizeBytes};
 constexpr GuestPhysicalRange kPlicRange{{0xc00'0000}, Plic::kSizeBytes};
 constexpr GuestPhysicalRange kUartRange{{0x1000'0000}, Uart16550::kSizeBytes};
+constexpr GuestPhysicalRange kFirstVirtioRange{{0x1000'1000}, VirtioMmio::kSizeBytes};
+constexpr unsigned kVirtioSlots = 8, kFirstVirtioIrq = 1;
 constexpr unsigned kInterruptSources = 96;
 constexpr unsigned kUartIrq = 10, kRtcIrq = 11;
 
@@ -64,6 +70,8 @@ class VirtBoard final : public Machine {
   Result<void> build();
   void make_harts();
   void make_devices();
+  Result<void> make_virtio_devices();
+  void add_virtio(std::unique_ptr<VirtioDevice> device);
   Result<void> load();
   template <class D, class... Args>
   D& add_device(GuestPhysicalRange range, unsigned irq, Phandle self, Args&&... args);
@@ -95,6 +103,7 @@ class VirtBoard final : public Machine {
   std::vector<std::unique_ptr<Hart>> harts_;
   std::vector<Placed> devices_;
   Plic* plic_ = nullptr;
+  std::vector<VirtioMmio*> virtio_;  // those of devices_, in slot order
   std::optional<Htif> htif_;
   std::vector<std::unique_ptr<HartThread>> threads_;
 };
@@ -113,6 +122,7 @@ Result<void> VirtBoard::build() {
   if (auto added = memory_.add_ram({kRam, config_.memory_bytes}); !added) return added;
   make_harts();
   make_devices();
+  if (auto made = make_virtio_devices(); !made) return made;
   for (const Placed& placed : devices_) {
     if (auto mapped = bus_.map(placed.range, *placed.device); !mapped) return mapped;
   }
@@ -153,6 +163,34 @@ void VirtBoard::make_devices() {
   add_device<Syscon>(kSysconRange, 0, kSysconPhandle, [this](PowerRequest request) { request_power(request); });
   add_device<GoldfishRtc>(kRtcRange, kRtcIrq, 0, device_env(kRtcIrq));
   add_device<Uart16550>(kUartRange, kUartIrq, 0, device_env(kUartIrq), env_.console);
+}
+
+Result<void> VirtBoard::make_virtio_devices() {
+  if (config_.disks.size() + config_.networks.size() + 1 > kVirtioSlots) {
+    return fail("{} disks and {} network cards are too many: the board has room for {}", config_.disks.size(),
+                config_.networks.size(), kVirtioSlots - 1);
+  }
+  for (const DiskOptions& options : config_.disks) {
+    auto disk = open_disk(options, env_.loop);
+    if (!disk) return std::unexpected(disk.error());
+    add_virtio(std::make_unique<VirtioBlk>(std::move(*disk), options.serial));
+  }
+  std::uint8_t card = 0;
+  for (const NetworkOptions& options : config_.networks) {
+    auto network = open_network(options, env_.loop);
+    if (!network) return std::unexpected(network.error());
+    add_virtio(std::make_unique<VirtioNet>(std::move(*network), options.mac.value_or(MacAddress::local(card++))));
+  }
+  add_virtio(std::make_unique<VirtioEntropy>());
+  return {};
+}
+
+void VirtBoard::add_virtio(std::unique_ptr<VirtioDevice> device) {
+  const auto slot = static_cast<unsigned>(virtio_.size());
+  const GuestPhysicalRange range{kFirstVirtioRange.start + slot * kFirstVirtioRange.size_bytes,
+                                 kFirstVirtioRange.size_bytes};
+  const unsigned irq = kFirstVirtioIrq + slot;
+  virtio_.push_back(&add_device<VirtioMmio>(range, irq, 0, device_env(irq), std::move(device)));
 }
 
 template <class D, class... Args>
@@ -262,6 +300,7 @@ void VirtBoard::conclude(Outcome outcome) {
 
 void VirtBoard::halt() {
   for (const auto& thread : threads_) thread->stop();
+  for (VirtioMmio* device : virtio_) device->drain();
 }
 
 MachineStatistics VirtBoard::statistics() const {
