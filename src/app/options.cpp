@@ -43,7 +43,7 @@ Result<double> parse_number(std::string_view option, const std::string& text) {
 }
 
 Result<void> unavailable(std::string_view option, const std::string& value) {
-  return fail("--{} {}: not available yet in this version of Doppel", option, value);
+  return fail("--{}{}{}: not available yet in this version of Doppel", option, value.empty() ? "" : " ", value);
 }
 
 Result<void> apply_memory(BootOptions& options, const std::string& value) {
@@ -374,6 +374,9 @@ Result<Command> parse_command_line(int argc, const char* const* argv) {
     return PrintText{boot->parsed() ? boot->help() : app.help()};
   } catch (const CLI::CallForVersion&) {
     return PrintText{app.version() + "\n"};
+  } catch (const CLI::ArgumentMismatch& error) {
+    const std::string_view what = error.what();
+    return fail("{} needs a value; see `doppel boot --help`", what.substr(0, what.find(':')));
   } catch (const CLI::ParseError& error) {
     return fail("{}; see `doppel boot --help`", error.what());
   }

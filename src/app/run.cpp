@@ -6,6 +6,7 @@
 #include <array>
 #include <cstdio>
 #include <fstream>
+#include <iostream>
 
 #include <nlohmann/json.hpp>
 
@@ -113,17 +114,7 @@ Json to_json(const BootOptions& options, const MachineStatistics& all, double se
   return json;
 }
 
-Result<void> write_statistics(const BootOptions& options, const Json& json) {
-  if (options.statistics_path.empty()) {
-    fmt::print(stderr, "{}\n", json.dump());
-    return {};
-  }
-  std::ofstream file(options.statistics_path);
-  file << json.dump(2) << '\n';
-  file.close();
-  if (!file) return fail("cannot write {}", options.statistics_path);
-  return {};
-}
+void write_statistics(std::ostream& file, const Json& json) { file << json.dump(2) << std::endl; }
 
 }  // namespace
 
@@ -136,6 +127,12 @@ int run_boot(const BootOptions& options) {
   };
   if (auto configured = configure_log(options.log_level, options.log_path); !configured) {
     return refuse(configured.error());
+  }
+
+  std::ofstream statistics_file;
+  if (!options.statistics_path.empty()) {
+    statistics_file.open(options.statistics_path);
+    if (!statistics_file) return refuse({fmt::format("cannot write {}", options.statistics_path)});
   }
 
   EventLoop loop;
@@ -180,8 +177,11 @@ int run_boot(const BootOptions& options) {
       terminal.reset();
       if (options.statistics) {
         const std::chrono::duration<double> seconds = HostTime::clock::now() - began;
-        if (auto written = write_statistics(options, to_json(options, totals.sum, seconds.count())); !written) {
-          return refuse(written.error());
+        const Json json = to_json(options, totals.sum, seconds.count());
+        write_statistics(statistics_file.is_open() ? statistics_file : std::cerr, json);
+        if (statistics_file.is_open() && !statistics_file) {
+          report({fmt::format("cannot write {}", options.statistics_path)});
+          return kExitFailure;
         }
       }
       return forced_status.value_or(outcome.kind == Outcome::Kind::kExitCode ? outcome.code : 0);

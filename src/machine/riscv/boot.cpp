@@ -39,8 +39,9 @@ class Layout {
 
   Result<void> add(const std::string& name, GuestPhysicalRange range) {
     if (memory_.host(range.start, range.size_bytes) == nullptr) {
-      return fail("{}: does not fit: needs {:#x} to {:#x}, the machine's {} MiB of memory end at {:#x}", name,
-                  range.start.value, range.end().value, memory_.size_bytes() / kMiB, ram().end().value);
+      return fail("{}: needs memory from {:#x} to {:#x}; the machine has {} MiB from {:#x} to {:#x}", name,
+                  range.start.value, range.end().value, memory_.size_bytes() / kMiB, ram().start.value,
+                  ram().end().value);
     }
     for (const auto& part : parts_) {
       if (part.range.overlaps(range)) {
