@@ -7,6 +7,8 @@
 # the old image or none.
 
 set -euo pipefail
+# Files that become the guest's must be readable there, whatever the user's own mask.
+umask 022
 
 guest_suite=trixie
 guest_arch=riscv64
@@ -21,6 +23,16 @@ say() { printf 'guest: %s\n' "$*" >&2; }
 die() {
     printf 'guest: %s\n' "$*" >&2
     exit 1
+}
+
+# progress DONE TOTAL WHAT : one line that counts on a terminal, a line now and then elsewhere
+progress() {
+    if [[ -t 2 ]]; then
+        printf '\rguest: %s, %d of %d' "$3" "$1" "$2" >&2
+        (($1 < $2)) || printf '\n' >&2
+    elif (($1 % 40 == 0 || $1 == $2)); then
+        say "$3, $1 of $2"
+    fi
 }
 
 # Makes a scratch folder inside the cache (the same file system, so that a rename is atomic) that goes
@@ -44,12 +56,16 @@ take_lock() {
 }
 
 # --- staleness -------------------------------------------------------------------------------------
-# An image is stale when the hash of its inputs (recipe files and the hashes of the images that it is
-# made from) is not the one in its stamp. Times are not compared: a fresh clone has new times and the
-# same recipe.
+# An image is stale when the hash of its inputs is not the one in its stamp: the recipe's files and the
+# package lists, which decide the version of every package. Times are not compared: a fresh clone has
+# new times and the same recipe.
 
-# hash_inputs FILE... : one hash over the files' contents
-hash_inputs() { cat -- "$@" | sha256sum | cut -d' ' -f1; }
+# hash_inputs FILE... : one hash over the contents of the package lists and of these files (folders:
+# all files in them)
+hash_inputs() {
+    find "$apt_dir/sources.list" "$apt_dir"/lists/*InRelease "$@" -type f -print0 | LC_ALL=C sort -z |
+        xargs -0 cat | sha256sum | cut -d' ' -f1
+}
 
 # is_fresh NAME HASH OUTPUT... : true when every output exists and the stamp holds HASH
 is_fresh() {
@@ -127,7 +143,8 @@ download() {
     done
     if ((${#missing[@]})); then
         say "downloading ${missing[*]}"
-        (cd "$apt_dir/archives" && private_apt apt-get download "${missing[@]}" >&2)
+        (cd "$apt_dir/archives" && private_apt apt-get download "${missing[@]}" >&2) ||
+            die "cannot download ${missing[*]}; newer package lists may help: guest/build --refresh"
     fi
     for package in "$@"; do
         file=$(deb_path "$package")
@@ -143,4 +160,24 @@ deb_path() {
         awk '$1 == "Version:" { v = $2 } $1 == "Architecture:" { a = $2 } END { print v, a }')
     [[ -n ${architecture:-} ]] || die "Debian $guest_suite has no package $1"
     printf '%s/archives/%s_%s_%s.deb\n' "$apt_dir" "$1" "${version//:/%3a}" "$architecture"
+}
+
+# resolve PATTERN... : the paths at which apt stores the packages that installing these on an empty
+# system takes, in an order in which they can be installed
+resolve() {
+    private_apt apt-get -s install "$@" | awk -v folder="$apt_dir/archives" '
+        $1 == "Inst" {
+            # Inst NAME (VERSION ORIGIN [ARCHITECTURE]) ...
+            version = substr($3, 2)
+            gsub(/:/, "%3a", version)
+            match($0, /\[[^]]*\]\)/)
+            architecture = substr($0, RSTART + 1, RLENGTH - 3)
+            print folder "/" $2 "_" version "_" architecture ".deb"
+        }'
+}
+
+# download_all PATTERN... : fetches and verifies what resolve names
+download_all() {
+    private_apt apt-get -y -q --download-only install "$@" | awk '/^(Get:|Fetched|Err)/' >&2 ||
+        die "cannot download the packages; newer package lists may help: guest/build --refresh"
 }

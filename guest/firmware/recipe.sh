@@ -3,13 +3,10 @@
 
 build_firmware() {
     local opensbi uboot hash
+    hash=$(hash_inputs "$guest_dir/firmware")
+    is_fresh firmware "$hash" fw_dynamic.bin fw_dynamic.elf fw_jump.bin fw_jump.elf u-boot.bin u-boot.elf && return
     opensbi=$(download opensbi)
     uboot=$(download u-boot-qemu)
-    hash=$({
-        hash_inputs "$guest_dir/firmware/recipe.sh"
-        basename -a "$opensbi" "$uboot"
-    } | sha256sum)
-    is_fresh firmware "$hash" fw_dynamic.bin fw_dynamic.elf fw_jump.bin fw_jump.elf u-boot.bin u-boot.elf && return
     say "unpacking OpenSBI and U-Boot"
     dpkg-deb --fsys-tarfile "$opensbi" |
         tar -x -C "$work" --strip-components=6 --wildcards './usr/lib/riscv64-linux-gnu/opensbi/generic/fw_*'

@@ -3,14 +3,11 @@
 
 build_initramfs() {
     local kernel busybox base hash root=$work/initramfs tree=$work/modules release
+    hash=$(hash_inputs "$guest_dir"/{doppel-run,wait-for-network,initramfs,kernel})
+    is_fresh initramfs "$hash" initramfs.cpio.gz && return
     kernel=$(download "$(kernel_package)")
     busybox=$(download busybox-static)
     base=$(download base-files)
-    hash=$({
-        hash_inputs "$guest_dir/doppel-run" "$guest_dir"/initramfs/*
-        basename -a "$kernel" "$busybox" "$base"
-    } | sha256sum)
-    is_fresh initramfs "$hash" initramfs.cpio.gz && return
     say "making the initramfs"
 
     mkdir -p "$root"/{bin,sbin,dev,proc,sys,run,tmp,root,mnt,newroot,etc/udhcpc,usr/bin,usr/sbin,usr/share/udhcpc} \
@@ -22,7 +19,7 @@ build_initramfs() {
     ln -s busybox "$root/bin/sh"
     ln -s ../bin/busybox "$root/sbin/modprobe"
     install -m 755 "$guest_dir/initramfs/init" "$root/init"
-    install -m 755 "$guest_dir/doppel-run" "$root/sbin/doppel-run"
+    install -m 755 "$guest_dir"/{doppel-run,wait-for-network} "$root/sbin"
     install -m 755 "$guest_dir/initramfs/udhcpc.script" "$root/etc/udhcpc/default.script"
     echo 'root::0:0:root:/root:/bin/sh' >"$root/etc/passwd"
     echo 'root:x:0:' >"$root/etc/group"
@@ -31,7 +28,9 @@ build_initramfs() {
 
     unpack_modules "$kernel" "$tree"
     release=$(basename "$tree"/usr/lib/modules/*)
+    # shellcheck disable=SC2046
     copy_modules "$tree" "$root" "$release" .ko $(module_names boot)
+    # shellcheck disable=SC2046
     copy_modules "$tree" "$root" "$release" .ko.xz $(module_names demand)
     cp "$tree/lib/modules/$release/modules.builtin" "$root/lib/modules/$release"
 
@@ -76,9 +75,13 @@ copy_modules() {
         fi
         grep "^$target\.ko" "$tree/lib/modules/$release/modules.dep" >>"$folder/modules.dep"
     done
-    # modules.dep names every file as it is stored.
+    # modules.dep names every file as it is stored; modules.alias is how the kernel asks for "fs-ext4" or
+    # "crypto-crc32c".
+    : >"$folder/modules.alias"
     find "$folder" -name '*.ko*' -printf '%P\n' | while read -r path; do
+        name=$(basename "${path%%.ko*}")
         printf 's|%s\.ko(\.xz)?|%s|g\n' "${path%%.ko*}" "$path"
+        awk -v name="${name//-/_}" '$3 == name' "$tree/lib/modules/$release/modules.alias" >>"$folder/modules.alias"
     done >"$work/rename.sed"
     sed -E -i -f "$work/rename.sed" "$folder/modules.dep"
 }

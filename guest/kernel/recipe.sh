@@ -9,12 +9,9 @@ kernel_package() {
 
 build_kernel() {
     local deb hash release
-    deb=$(download "$(kernel_package)")
-    hash=$({
-        hash_inputs "$guest_dir/kernel/recipe.sh"
-        basename "$deb"
-    } | sha256sum)
+    hash=$(hash_inputs "$guest_dir/kernel")
     is_fresh kernel "$hash" Image kernel.release kernel.config && return
+    deb=$(download "$(kernel_package)")
     say "unpacking the kernel"
     dpkg-deb --fsys-tarfile "$deb" | tar -x -C "$work" --wildcards './boot/*'
     # Debian's vmlinux for riscv64 is the plain Image: its magic "RSC\x05" stands at offset 56.
