@@ -3,6 +3,7 @@
 // system call and no wake-up.
 #include <liburing.h>
 
+#include <atomic>
 #include <chrono>
 #include <thread>
 
@@ -31,7 +32,7 @@ class UringEngine final : public IoEngine {
       return fail_errno(-made, "the host refuses io_uring");
     }
     ring_made_ = true;
-    if ((ring_.features & IORING_FEAT_NODROP) == 0 || !supports_operations()) {
+    if ((ring_.features & IORING_FEAT_NODROP) == 0 || ring_.cq.kflags == nullptr || !supports_operations()) {
       return fail("the host's io_uring is too old");
     }
     if (const int registered = ::io_uring_register_eventfd(&ring_, event_->fd()); registered < 0) {
@@ -72,8 +73,9 @@ class UringEngine final : public IoEngine {
     // second it raises one. So none is lost, whichever side of the toggle it falls on.
     ::io_uring_cq_eventfd_toggle(&ring_, false);
     submit();
-    ::io_uring_cq_eventfd_toggle(&ring_, true);
-    std::atomic_thread_fence(std::memory_order_seq_cst);
+    // The second toggle as a read-modify-write: it comes before finished() looks at the ring, in one order with
+    // the kernel, which posts a completion and then looks at the flag.
+    std::atomic_ref(*ring_.cq.kflags).fetch_and(~unsigned{IORING_CQ_EVENTFD_DISABLED}, std::memory_order_seq_cst);
   }
 
   FileOperation* finished() override {

@@ -66,7 +66,12 @@ class Virtqueue {
   // Starts at empty rings. A size that is no power of two up to kMaxSize, a ring outside RAM or one misaligned
   // makes the queue faulty at once. With `event_index` both sides suppress notifications by index (2.7.10).
   template <class Memory>
-  void enable(const Layout& layout, bool event_index, const Memory& memory, Positions positions = {});
+  void enable(const Layout& layout, bool event_index, const Memory& memory) {
+    enable(layout, event_index, memory, Positions());
+  }
+  // The same at positions that were saved.
+  template <class Memory>
+  void enable(const Layout& layout, bool event_index, const Memory& memory, const Positions& positions);
   void disable() { *this = {}; }
 
   bool enabled() const { return enabled_; }
@@ -148,7 +153,7 @@ class Virtqueue {
 static_assert(std::endian::native == std::endian::little, "the rings are little-endian");
 
 template <class Memory>
-void Virtqueue::enable(const Layout& layout, bool event_index, const Memory& memory, Positions positions) {
+void Virtqueue::enable(const Layout& layout, bool event_index, const Memory& memory, const Positions& positions) {
   *this = {};
   enabled_ = true;
   event_index_ = event_index;
