@@ -17,6 +17,7 @@
 namespace doppel::ir {
 
 enum class Type : std::uint8_t { kVoid, kI64, kF32, kF64 };
+constexpr unsigned bytes_of(Type type) { return type == Type::kVoid ? 0 : type == Type::kF32 ? 4 : 8; }
 
 // Name, result type (kVoid where none; kAny: the instruction says), operand count, properties.
 // Properties: P pure (value depends on operands only), L may leave the block or have effects outside the

@@ -1,0 +1,44 @@
+// The optimizer: passes over one block, in a fixed order, each of which can be switched off by its name.
+//
+// A pass takes a block that verify() accepts and leaves one that it accepts and that does the same: the same
+// loads, stores, helpers and floating-point operations in the same order, the same exit, and the same state at
+// each instruction that may leave the block. Passes are linear in the block's length and keep their working
+// memory per thread, so that translating costs microseconds. Any thread may optimize its own block.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <string_view>
+
+#include "ir/ir.h"
+
+namespace doppel::ir {
+
+struct Pass {
+  std::string_view name;
+  void (*run)(Block&);
+};
+
+// All passes, in the order in which they run.
+std::span<const Pass> passes();
+
+// Which passes run.
+class PassSet {
+ public:
+  static PassSet all() { return PassSet(~std::uint32_t{0}); }
+  static PassSet none() { return PassSet(0); }
+
+  // Switches the pass of that name on or off. False if there is none.
+  bool set(std::string_view name, bool enabled);
+  // `index` counts in passes().
+  bool contains(unsigned index) const { return enabled_ >> index & 1; }
+
+ private:
+  explicit PassSet(std::uint32_t enabled) : enabled_(enabled) {}
+
+  std::uint32_t enabled_;  // bit i: passes()[i]
+};
+
+void optimize(Block& block, const PassSet& enabled = PassSet::all());
+
+}  // namespace doppel::ir
