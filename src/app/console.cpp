@@ -1,92 +1,111 @@
 #include "app/console.h"
 
 #include <fcntl.h>
-#include <poll.h>
 #include <sys/socket.h>
-#include <sys/stat.h>
 #include <sys/un.h>
 
-#include <algorithm>
-#include <array>
+#include <mutex>
 
 namespace doppel {
 namespace {
 
-constexpr std::size_t kBufferBytes = 64 << 10;
-constexpr int kFarewellMilliseconds = 1000;
-
-bool is_pollable(int fd) {
-  struct stat status {};
-  if (::fstat(fd, &status) != 0) return false;
-  return S_ISFIFO(status.st_mode) || S_ISSOCK(status.st_mode) || ::isatty(fd) == 1;
-}
-
-// A descriptor for the same terminal, pipe or file that never blocks. Setting O_NONBLOCK on `fd` itself would
-// set it for every process that shares it, such as the shell.
-UniqueFd unblocked_output(int fd) {
-  struct stat status {};
-  if (::fstat(fd, &status) != 0) return {};
-  if (S_ISFIFO(status.st_mode) || ::isatty(fd) == 1) {
-    const std::string path = "/proc/self/fd/" + std::to_string(fd);
-    UniqueFd twin(::open(path.c_str(), O_WRONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC));
-    if (twin) return twin;
-  }
-  return UniqueFd(::fcntl(fd, F_DUPFD_CLOEXEC, 3));
-}
-
-// In the background, touching the terminal would stop us.
-bool in_background(int fd) { return ::isatty(fd) == 1 && ::tcgetpgrp(fd) != ::getpgrp(); }
-
-class NullConsole final : public ConsoleBackend {
+class FileConsole final : public ConsoleBackend {
  public:
-  std::size_t write(std::span<const std::byte> output) override { return output.size(); }
-  std::size_t read(std::span<std::byte>) override { return 0; }
-  void set_listener(std::function<void()>) override {}
+  FileConsole(UniqueFd file, std::unique_ptr<FdConsole> stream) : file_(std::move(file)), stream_(std::move(stream)) {}
+
+  std::size_t write(std::span<const std::byte> output) override { return stream_->write(output); }
+  std::size_t read(std::span<std::byte> input) override { return stream_->read(input); }
+  void set_listener(std::function<void()> ready) override { stream_->set_listener(std::move(ready)); }
+
+ private:
+  UniqueFd file_;
+  std::unique_ptr<FdConsole> stream_;
 };
 
-// Listens at a socket in the file system and serves one client at a time; the others wait.
+// Listens at a socket in the file system and serves one client at a time; the others wait. Without a client
+// output is dropped. The stream changes on the loop's thread, so harts lock it for each use.
 class SocketConsole final : public ConsoleBackend {
  public:
-  SocketConsole(EventLoop& loop, UniqueFd listener, std::string path)
-      : loop_(loop), listener_(std::move(listener)), path_(std::move(path)), stream_(loop) {
+  SocketConsole(EventLoop& loop, UniqueFd socket, std::string path)
+      : loop_(loop), socket_(std::move(socket)), path_(std::move(path)) {
     listen();
   }
   ~SocketConsole() override {
-    if (listening_) loop_.unwatch(listener_.get());
+    loop_.unwatch(client_ ? client_.get() : socket_.get());
+    stream_.reset();
     ::unlink(path_.c_str());
   }
 
-  std::size_t write(std::span<const std::byte> output) override { return stream_.write(output); }
-  std::size_t read(std::span<std::byte> input) override { return stream_.read(input); }
-  void set_listener(std::function<void()> ready) override { stream_.set_listener(std::move(ready)); }
+  std::size_t write(std::span<const std::byte> output) override {
+    const std::lock_guard lock(mutex_);
+    return stream_ ? stream_->write(output) : output.size();
+  }
+  std::size_t read(std::span<std::byte> input) override {
+    const std::lock_guard lock(mutex_);
+    return stream_ ? stream_->read(input) : 0;
+  }
+  void set_listener(std::function<void()> ready) override { listener_ = std::move(ready); }
 
  private:
   void listen() {
-    loop_.watch(listener_.get(), EventLoop::kReadable, [this](std::uint32_t) { accept(); });
-    listening_ = true;
+    loop_.watch(socket_.get(), EventLoop::kReadable, [this](std::uint32_t) { accept(); });
   }
 
   void accept() {
-    UniqueFd client(::accept4(listener_.get(), nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK));
+    UniqueFd client(::accept4(socket_.get(), nullptr, nullptr, SOCK_CLOEXEC));
     if (!client) return;
-    UniqueFd output(::fcntl(client.get(), F_DUPFD_CLOEXEC, 3));
-    loop_.unwatch(listener_.get());
-    listening_ = false;
-    stream_.connect(std::move(client), std::move(output), [this] { listen(); });
+    auto stream = FdConsole::open(loop_, client.get(), client.get());
+    if (!stream) return;
+    (*stream)->set_listener([this] { call_listener(); });
+    replace_stream(std::move(*stream));
+    client_ = std::move(client);
+    loop_.unwatch(socket_.get());
+    // No interest of its own: a hang-up is always reported.
+    loop_.watch(client_.get(), 0, [this](std::uint32_t) { hang_up(); });
+  }
+
+  void hang_up() {
+    loop_.unwatch(client_.get());
+    replace_stream(nullptr);
+    client_ = UniqueFd();
+    listen();
+  }
+
+  void replace_stream(std::unique_ptr<FdConsole> stream) {
+    {
+      const std::lock_guard lock(mutex_);
+      stream_.swap(stream);
+    }
+    stream.reset();
+    call_listener();
+  }
+
+  void call_listener() {
+    if (listener_) listener_();
   }
 
   EventLoop& loop_;
-  UniqueFd listener_;
+  UniqueFd socket_;
   const std::string path_;
-  bool listening_ = false;
-  StreamConsole stream_;
+  UniqueFd client_;
+  std::function<void()> listener_;
+  std::mutex mutex_;
+  std::unique_ptr<FdConsole> stream_;  // guarded by mutex_
 };
+
+Result<std::unique_ptr<ConsoleBackend>> open_file(const std::string& path, EventLoop& loop) {
+  UniqueFd file(::open(path.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666));
+  if (!file) return fail_errno(errno, "--console file={}", path);
+  auto stream = FdConsole::open(loop, -1, file.get());
+  if (!stream) return std::unexpected(stream.error());
+  return std::make_unique<FileConsole>(std::move(file), std::move(*stream));
+}
 
 Result<std::unique_ptr<ConsoleBackend>> open_socket(const std::string& path, EventLoop& loop) {
   sockaddr_un address{};
   address.sun_family = AF_UNIX;
   if (path.size() >= sizeof address.sun_path) {
-    return fail("--console unix={}: the path is longer than the {} bytes of a socket's", path,
+    return fail("--console unix={}: the path is longer than the {} bytes that a socket's may have", path,
                 sizeof address.sun_path - 1);
   }
   path.copy(address.sun_path, path.size());
@@ -116,156 +135,18 @@ Result<ConsoleChoice> parse_console(std::string_view text) {
   return fail("--console: '{}' is none of stdio, none, file=PATH, unix=PATH", text);
 }
 
-StreamConsole::StreamConsole(EventLoop& loop, Filter filter) : loop_(loop), filter_(std::move(filter)) {}
-
-StreamConsole::~StreamConsole() {
-  if (input_watched_) loop_.unwatch(input_.get());
-  if (output_watched_) loop_.unwatch(output_.get());
-  const std::lock_guard lock(mutex_);
-  while (!send_some()) {
-    pollfd writable{output_.get(), POLLOUT, 0};
-    if (::poll(&writable, 1, kFarewellMilliseconds) <= 0) break;
-  }
-}
-
-void StreamConsole::connect(UniqueFd input, UniqueFd output, std::function<void()> disconnected) {
-  input_ = std::move(input);
-  disconnected_ = std::move(disconnected);
-  input_pollable_ = input_ && is_pollable(input_.get());
-  {
-    const std::lock_guard lock(mutex_);
-    output_ = std::move(output);
-    receive_wanted_ = static_cast<bool>(input_);
-  }
-  loop_.post([this] { receive(); });
-}
-
-std::size_t StreamConsole::write(std::span<const std::byte> output) {
-  const std::lock_guard lock(mutex_);
-  if (!output_) return output.size();
-  const std::size_t taken = std::min(output.size(), kBufferBytes - unsent_.size());
-  unsent_.insert(unsent_.end(), output.begin(), output.begin() + static_cast<std::ptrdiff_t>(taken));
-  if (!std::exchange(send_posted_, true)) loop_.post([this] { send(); });
-  return taken;
-}
-
-std::size_t StreamConsole::read(std::span<std::byte> input) {
-  const std::lock_guard lock(mutex_);
-  const std::size_t count = std::min(input.size(), received_.size());
-  const auto end = received_.begin() + static_cast<std::ptrdiff_t>(count);
-  std::copy(received_.begin(), end, input.begin());
-  received_.erase(received_.begin(), end);
-  if (count != 0 && receive_wanted_ && received_.empty()) loop_.post([this] { receive(); });
-  return count;
-}
-
-void StreamConsole::set_listener(std::function<void()> ready) {
-  listener_ = std::move(ready);
-  loop_.post([this] { call_listener(); });
-}
-
-void StreamConsole::call_listener() {
-  if (listener_) listener_();
-}
-
-// Takes one piece of input, if the guest has read the last one, and waits for more.
-void StreamConsole::receive() {
-  if (!input_) return;
-  if (input_pollable_ && !input_watched_) {
-    loop_.watch(input_.get(), EventLoop::kReadable, [this](std::uint32_t) { receive(); });
-    input_watched_ = true;
-    return;
-  }
-  std::vector<std::byte> piece(4096);
-  const ssize_t got = ::read(input_.get(), piece.data(), piece.size());
-  if (got < 0 && (errno == EINTR || errno == EAGAIN)) return;
-  if (got <= 0) return end_input();
-  piece.resize(static_cast<std::size_t>(got));
-  if (filter_) filter_(piece);
-  {
-    const std::lock_guard lock(mutex_);
-    received_.insert(received_.end(), piece.begin(), piece.end());
-    receive_wanted_ = !input_pollable_ || received_.size() >= kBufferBytes;
-    // Unwatched, not uninterested: a hang-up would be reported all the same.
-    if (receive_wanted_ && input_watched_) {
-      loop_.unwatch(input_.get());
-      input_watched_ = false;
-    }
-  }
-  call_listener();
-}
-
-void StreamConsole::end_input() {
-  if (input_watched_) loop_.unwatch(input_.get());
-  input_watched_ = false;
-  input_ = UniqueFd();
-  if (!disconnected_) return;
-  if (output_watched_) loop_.unwatch(output_.get());
-  output_watched_ = false;
-  {
-    const std::lock_guard lock(mutex_);
-    output_ = UniqueFd();
-    unsent_.clear();
-  }
-  // The callback may connect anew, and so replace itself.
-  const auto disconnected = std::exchange(disconnected_, {});
-  disconnected();
-}
-
-void StreamConsole::send() {
-  bool finished = false;
-  bool was_full = false;
-  {
-    const std::lock_guard lock(mutex_);
-    was_full = unsent_.size() == kBufferBytes;
-    finished = send_some();
-    if (finished) send_posted_ = false;
-  }
-  if (finished == output_watched_) {
-    if (finished) {
-      loop_.unwatch(output_.get());
-    } else {
-      loop_.watch(output_.get(), EventLoop::kWritable, [this](std::uint32_t) { send(); });
-    }
-    output_watched_ = !finished;
-  }
-  if (was_full) call_listener();
-}
-
-bool StreamConsole::send_some() {
-  while (!unsent_.empty() && output_) {
-    const ssize_t sent = ::write(output_.get(), unsent_.data(), unsent_.size());
-    if (sent < 0 && errno == EINTR) continue;
-    if (sent < 0 && errno == EAGAIN) return false;
-    if (sent < 0) {  // nobody reads any more, or a full disk: the guest is not to blame
-      unsent_.clear();
-      return true;
-    }
-    unsent_.erase(unsent_.begin(), unsent_.begin() + sent);
-  }
-  return true;
-}
-
 Result<std::unique_ptr<ConsoleBackend>> open_console(const ConsoleChoice& choice, EventLoop& loop,
-                                                     StreamConsole::Filter terminal_filter) {
+                                                     FdConsole::InputFilter terminal_filter) {
   switch (choice.kind) {
-    case ConsoleChoice::Kind::kNone: return std::make_unique<NullConsole>();
+    case ConsoleChoice::Kind::kNone: return FdConsole::open(loop, -1, -1);
+    case ConsoleChoice::Kind::kFile: return open_file(choice.path, loop);
     case ConsoleChoice::Kind::kUnix: return open_socket(choice.path, loop);
-    case ConsoleChoice::Kind::kFile: {
-      UniqueFd file(::open(choice.path.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666));
-      if (!file) return fail_errno(errno, "--console file={}", choice.path);
-      auto console = std::make_unique<StreamConsole>(loop);
-      console->connect({}, std::move(file));
-      return console;
-    }
     case ConsoleChoice::Kind::kStdio: break;
   }
-  const bool typed = ::isatty(STDIN_FILENO) == 1;
-  auto console = std::make_unique<StreamConsole>(loop, typed ? std::move(terminal_filter) : StreamConsole::Filter{});
-  UniqueFd input;
-  if (!in_background(STDIN_FILENO)) input = UniqueFd(::fcntl(STDIN_FILENO, F_DUPFD_CLOEXEC, 3));
-  console->connect(std::move(input), unblocked_output(STDOUT_FILENO));
-  return console;
+  if (::isatty(STDIN_FILENO) != 1) return FdConsole::open(loop, STDIN_FILENO, STDOUT_FILENO);
+  // A process in the background that reads from its terminal is stopped.
+  const bool background = ::tcgetpgrp(STDIN_FILENO) != ::getpgrp();
+  return FdConsole::open(loop, background ? -1 : STDIN_FILENO, STDOUT_FILENO, std::move(terminal_filter));
 }
 
 }  // namespace doppel
