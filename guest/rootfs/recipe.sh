@@ -53,7 +53,21 @@ make_rootfs_image() {
     # Nothing lazy: the guest's kernel would finish the inode tables at its own speed.
     PATH=$PATH:/sbin:/usr/sbin mkfs.ext4 -q -F -L doppel-root -d "$root" \
         -E lazy_itable_init=0,lazy_journal_init=0,nodiscard "$work/rootfs.ext4" 3G >&2
+    add_partition_table "$work/rootfs.ext4"
     rm -rf "$root"
+}
+
+# add_partition_table IMAGE : declares the whole image its own bootable partition, from sector 0 on.
+# U-Boot looks for extlinux.conf on partitions only, and ext4 leaves its first kilobyte, where a PC's
+# boot record would be, to others; so the image is a file system and a partitioned disk at once.
+add_partition_table() {
+    local size_sectors=$(($(stat -c %s "$1") / 512)) size
+    size=$(printf '\\x%02x\\x%02x\\x%02x\\x%02x' $((size_sectors & 255)) $((size_sectors >> 8 & 255)) \
+        $((size_sectors >> 16 & 255)) $((size_sectors >> 24 & 255)))
+    # One entry: active, no cylinders, type Linux, first sector 0; then the record's signature.
+    printf '\x80\xfe\xff\xff\x83\xfe\xff\xff\0\0\0\0%b' "$size" |
+        dd of="$1" bs=1 seek=446 conv=notrunc status=none
+    printf '\x55\xaa' | dd of="$1" bs=1 seek=510 conv=notrunc status=none
 }
 
 # run_stage2 PACKAGE-COUNT
