@@ -42,6 +42,9 @@ constexpr std::array<std::string_view, 8> kRoundingNames{"rne", "rtz", "rdn", "r
 
 std::span<const RowInfo> rows() { return kInfos; }
 
+std::span<const std::string_view, 32> integer_register_names() { return kIntegerNames; }
+std::span<const std::string_view, 32> float_register_names() { return kFloatNames; }
+
 Decoder::Decoder(const IsaConfig& isa) : buckets_(kBuckets) {
   for (RowIndex index = 0; index < kRowCount; ++index) {
     const RowInfo& info = kInfos[index];

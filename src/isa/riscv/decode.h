@@ -49,6 +49,10 @@ class Decoder {
   std::vector<std::vector<RowIndex>> buckets_;  // by the bits that most encodings fix
 };
 
+// The ABI's names of the registers, as assembly has them.
+std::span<const std::string_view, 32> integer_register_names();
+std::span<const std::string_view, 32> float_register_names();
+
 // One line of assembly, in the rows' own syntax; "unimp" where nothing matches.
 std::string disassemble(const Decoder& decoder, std::uint32_t raw, std::uint64_t pc);
 
