@@ -68,10 +68,8 @@ std::uint64_t sector_offset(std::uint64_t sector) {
 }  // namespace
 
 VirtioBlk::VirtioBlk(std::unique_ptr<BlockBackend> disk, std::string_view serial)
-    : disk_(std::move(disk)), requests_(new std::array<Request, Virtqueue::kMaxSize>) {
+    : disk_(std::move(disk)) {
   std::memcpy(serial_.data(), serial.data(), std::min(serial.size(), kSerialBytes));
-  for (Request& request : *requests_) idle_.push_back(&request);
-  batch_.reserve(requests_->size());
 }
 
 void VirtioBlk::attached() {
@@ -126,40 +124,42 @@ void VirtioBlk::notify(unsigned index) {
   Virtqueue& queue = transport().queue(index);
   queue.suppress_notifications();
   do {
-    while (true) {
-      if (idle_.empty()) {
-        if (!queue.has_waiting()) break;
-        // Every entry of the queue is in flight, so the driver offers one of them a second time.
-        return transport().fail("more requests are in flight than the queue has entries");
-      }
-      Request& request = *idle_.back();
+    const char* misuse = nullptr;
+    while (misuse == nullptr) {
+      Request* request = take_request();
+      if (request == nullptr) break;
       DescriptorChain chain;
-      if (!queue.pop(transport().memory(), request.parts, chain)) break;
-      idle_.pop_back();
-      request.head = chain.head;
-      switch (parse(request, chain)) {
-        case Parsed::kSubmit:
-          batch_.push_back(&request);
-          break;
-        case Parsed::kDone:
-          idle_.push_back(&request);
-          break;
-        case Parsed::kFault:
-          idle_.push_back(&request);
-          submit_batch();
-          return transport().fail("a request has no header or no status byte");
+      if (!queue.pop(transport().memory(), request->parts, chain)) {
+        idle_.push_back(request);
+        break;
       }
+      request->head = chain.head;
+      const Parsed parsed = parse(*request, chain);
+      (parsed == Parsed::kSubmit ? batch_ : idle_).push_back(request);
+      if (parsed == Parsed::kFault) misuse = "a request has no header or no status byte";
     }
-    submit_batch();
-    if (queue.fault() != Virtqueue::Fault::kNone) return transport().fail(Virtqueue::describe(queue.fault()));
+    // Whatever the driver did after them, requests that were taken are carried out.
+    disk_->submit(batch_);
+    batch_.clear();
     complete_finished();
+    if (queue.fault() != Virtqueue::Fault::kNone) misuse = Virtqueue::describe(queue.fault());
+    // Every entry of the queue is in flight, so the driver offers one of them a second time.
+    if (idle_.empty() && requests_.size() == Virtqueue::kMaxSize && queue.has_waiting()) {
+      misuse = "more requests are in flight than the queue has entries";
+    }
+    if (misuse != nullptr) return transport().fail(misuse);
   } while (queue.request_notifications());
 }
 
-void VirtioBlk::submit_batch() {
-  if (batch_.empty()) return;
-  disk_->submit(batch_);
-  batch_.clear();
+// nullptr when as many are in flight as a queue has entries.
+VirtioBlk::Request* VirtioBlk::take_request() {
+  if (idle_.empty()) {
+    if (requests_.size() == Virtqueue::kMaxSize) return nullptr;
+    idle_.push_back(requests_.emplace_back(new Request).get());
+  }
+  auto* request = static_cast<Request*>(idle_.back());  // nothing else is in there
+  idle_.pop_back();
+  return request;
 }
 
 void VirtioBlk::complete_finished() {
@@ -249,7 +249,7 @@ VirtioBlk::Parsed VirtioBlk::parse_range(Request& request, std::span<const iovec
 }
 
 void VirtioBlk::drain() {
-  while (idle_.size() < requests_->size()) {
+  while (idle_.size() < requests_.size()) {
     disk_->wait();
     complete_finished();
   }
@@ -270,7 +270,7 @@ void VirtioBlk::reset() {
 }
 
 void VirtioBlk::save(StateWriter& writer) const {
-  assert(idle_.size() == requests_->size());
+  assert(idle_.size() == requests_.size());
   writer.number("write_back", write_back_);
 }
 

@@ -39,7 +39,7 @@ class VirtioBlk final : public VirtioDevice {
  private:
   static constexpr std::size_t kSerialBytes = 20;
 
-  // A chain on its way through the back end. There are as many as a queue has entries, made once.
+  // A chain on its way through the back end.
   struct Request : BlockRequest {
     std::uint16_t head = 0;
     std::byte* status = nullptr;      // the last writable byte
@@ -50,10 +50,10 @@ class VirtioBlk final : public VirtioDevice {
   // What a chain turned out to be.
   enum class Parsed : std::uint8_t { kSubmit, kDone, kFault };
 
+  Request* take_request();
   Parsed parse(Request& request, DescriptorChain& chain);
   Parsed parse_range(Request& request, std::span<const iovec> readable, BlockRequest::Kind kind);
   Parsed answer(Request& request, std::uint8_t status, std::uint32_t written_bytes);
-  void submit_batch();
   void complete_finished();
   bool write_through() const;
 
@@ -61,9 +61,10 @@ class VirtioBlk final : public VirtioDevice {
   std::array<std::byte, kSerialBytes> serial_{};
   bool write_back_ = true;  // the driver's choice, in the configuration space
 
-  std::unique_ptr<std::array<Request, Virtqueue::kMaxSize>> requests_;
-  std::vector<Request*> idle_;
-  std::vector<BlockRequest*> batch_;
+  // As many as were ever in flight at once, at most as a queue has entries; then no more allocation.
+  std::vector<std::unique_ptr<Request>> requests_;
+  std::vector<BlockRequest*> idle_;
+  std::vector<BlockRequest*> batch_;  // to submit at the end of a notification
 };
 
 }  // namespace doppel

@@ -365,6 +365,23 @@ TEST_F(VirtioBlkTest, EndlessRequestsInFlightNeedReset) {
   EXPECT_TRUE(driver_->needs_reset());
 }
 
+// The limit is reached in the middle of a batch: what was taken before it must not be forgotten.
+TEST_F(VirtioBlkTest, ResetReturnsAfterTooManyRequestsInOneNotification) {
+  driver_->start(1, ~std::uint64_t{0}, 256);
+  control_.hold = true;
+  put_header(kIn, 0);
+  const std::uint16_t head = driver_->add(0, {{kHeader, 16}, {kData, 512, true}, {kStatus, 1, true}});
+  for (unsigned count = 0; count < 199; ++count) driver_->offer(0, head);
+  driver_->kick(0);
+  for (unsigned count = 0; count < 100; ++count) driver_->offer(0, head);
+  driver_->kick(0);
+  EXPECT_TRUE(driver_->needs_reset());
+  EXPECT_EQ(control_.held.size(), 256u);
+  control_.hold = false;
+  driver_->start(1);
+  EXPECT_EQ(request(kIn, 0, Part{kData, 512, true}), kOk);
+}
+
 TEST_F(VirtioBlkTest, DrainFinishesAndFlushes) {
   driver_->start(1);
   control_.hold = true;
