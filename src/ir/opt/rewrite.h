@@ -1,7 +1,7 @@
-// What passes share that edit a block in place, walking it from first to last.
+// What passes share that walk a block and replace values.
 #pragma once
 
-#include <algorithm>
+#include <numeric>
 #include <span>
 
 #include "ir/ir.h"
@@ -13,9 +13,8 @@ namespace doppel::ir::opt {
 class Substitution {
  public:
   explicit Substitution(const Block& block) : substitutes_(buffer()) {
-    const std::size_t count = block.insts.size();
-    while (substitutes_.size() < count) substitutes_.push_back(static_cast<Value>(substitutes_.size()));
-    std::ranges::generate(std::span(substitutes_).first(count), [next = Value{0}]() mutable { return next++; });
+    substitutes_.resize(block.insts.size());
+    std::iota(substitutes_.begin(), substitutes_.end(), Value{0});
   }
 
   void replace(Value value, Value substitute) { substitutes_[value] = substitute; }
@@ -39,5 +38,31 @@ class Substitution {
 // Takes an instruction without a used value out. Indices are names, so it leaves a constant that nobody uses,
 // for dead_code to sweep.
 inline void erase(Inst& inst) { inst = {.op = Op::kConst, .type = Type::kI64, .origin = inst.origin}; }
+
+// The oldest value that has the low `width` bits of `value` (1 to 63) and differs by extension or masks alone.
+inline Value same_low_bits(std::span<const Inst> insts, Value value, unsigned width) {
+  const std::uint64_t low = (std::uint64_t{1} << width) - 1;
+  for (;; value = insts[value].operands[0]) {
+    const Inst& inst = insts[value];
+    const auto keeps_low_bits = [&](std::uint64_t of_low_bits) {
+      const Inst& mask = insts[inst.operands[1]];
+      return mask.op == Op::kConst && (static_cast<std::uint64_t>(mask.imm) & low) == of_low_bits;
+    };
+    bool same = false;
+    switch (inst.op) {
+      case Op::kSext8:
+      case Op::kZext8: same = width <= 8; break;
+      case Op::kSext16:
+      case Op::kZext16: same = width <= 16; break;
+      case Op::kSext32:
+      case Op::kZext32: same = width <= 32; break;
+      case Op::kAnd: same = keeps_low_bits(low); break;
+      case Op::kOr:
+      case Op::kXor: same = keeps_low_bits(0); break;
+      default: break;
+    }
+    if (!same) return value;
+  }
+}
 
 }  // namespace doppel::ir::opt
