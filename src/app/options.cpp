@@ -157,12 +157,12 @@ constexpr std::array kOptions{
     Option{"dtb", "FILE", kValue, true, "Device tree in place of the generated one",
            set_boot<&BootConfig::device_tree>},
     Option{"firmware", "FILE|builtin|none", kValue, true,
-           "Machine-mode firmware, such as OpenSBI's fw_dynamic.bin (default builtin: SBI in Doppel)",
+           "Machine-mode firmware, such as OpenSBI's fw_dynamic.bin (default builtin)",
            set_boot<&BootConfig::firmware>},
     Option{"disk", "FILE[,...]", kList, true,
-           "Disk: FILE[,format=raw][,readonly][,serial=TEXT][,cache=writeback|none|unsafe]; repeatable", apply_disk},
+           "FILE[,format=raw][,readonly][,serial=TEXT][,cache=writeback|none|unsafe]; repeatable", apply_disk},
     Option{"net", "KIND[,...]", kList, false,
-           "Network card: user[,forward=tcp:8080:80][,mac=...] or none; repeatable (default user)", apply_net},
+           "user[,forward=tcp:8080:80][,mac=ADDRESS] or none; repeatable (default user)", apply_net},
     Option{"console", "WHERE", kValue, false, "Serial line: stdio (default), none, file=PATH or unix=PATH",
            apply_console},
     Option{"engine", "NAME", kValue, false, "What runs the guest's code: interpret", apply_engine},
@@ -296,7 +296,8 @@ constexpr const char* kMainFooter =
     "Example:\n"
     "  doppel boot                        the default guest on this terminal; Ctrl-A X leaves";
 
-constexpr const char* kBootFooter =
+constexpr std::string_view kBootFooter =
+    "\n"
     "Without a kernel or a disk the default guest boots. Ctrl-A X leaves, Ctrl-A H helps.\n"
     "\n"
     "Exit status: 0 after a power-off by the guest, the code that it gave to its test finisher,\n"
@@ -309,7 +310,23 @@ constexpr const char* kBootFooter =
     "  doppel boot --disk debian.img --net user,forward=tcp:2222:22\n"
     "  doppel boot --firmware fw_dynamic.bin --kernel Image --stats=stats.json\n"
     "  doppel boot --firmware none --kernel test.elf --timeout 10\n"
-    "  doppel boot server.toml --memory 4G";
+    "  doppel boot server.toml --memory 4G\n";
+
+std::string boot_help() {
+  constexpr std::string_view kLine = "  {:<31} {}\n";
+  std::string text =
+      "Boot a RISC-V virtual machine\n"
+      "Usage: doppel boot [OPTIONS] [VM.toml]\n\n"
+      "VM.toml says the same as the options, under the same names; options win.\n\n"
+      "Options:\n";
+  text += fmt::format(kLine, "-h, --help", "This text");
+  for (const Option& option : kOptions) {
+    const char* separator = option.value_name.empty() ? "" : option.kind == kOptionalValue ? "[=" : " ";
+    const char* end = option.kind == kOptionalValue && !option.value_name.empty() ? "]" : "";
+    text += fmt::format(kLine, fmt::format("--{}{}{}{}", option.name, separator, option.value_name, end), option.help);
+  }
+  return text.append(kBootFooter);
+}
 
 }  // namespace
 
@@ -348,30 +365,25 @@ Result<Command> parse_command_line(int argc, const char* const* argv) {
   app.footer(kMainFooter);
   app.allow_extras();
   CLI::App* boot = app.add_subcommand("boot", "Boot a RISC-V virtual machine");
-  boot->footer(kBootFooter);
   boot->allow_extras();
 
   std::string file;
-  boot->add_option("VM.toml", file, "A file that says the same as the options, which win")->type_name("");
+  boot->add_option("VM.toml", file);
   std::map<std::string_view, std::string> optional;
   Values given;
   for (const Option& option : kOptions) {
     const std::string flag = fmt::format("--{}", option.name);
     if (option.kind == kOptionalValue) {
-      auto* added = boot->add_flag(fmt::format("{}{{{}}}", flag, kNoValue), optional[option.name], std::string(option.help));
-      if (!option.value_name.empty()) added->type_name(fmt::format("[={}]", option.value_name));
+      boot->add_flag(fmt::format("{}{{{}}}", flag, kNoValue), optional[option.name]);
     } else {
-      boot->add_option(flag, given[option.name], std::string(option.help))
-          ->type_name(std::string(option.value_name))
-          ->type_size(1)
-          ->allow_extra_args(false);
+      boot->add_option(flag, given[option.name])->type_size(1)->allow_extra_args(false);
     }
   }
 
   try {
     app.parse(argc, argv);
   } catch (const CLI::CallForHelp&) {
-    return PrintText{boot->parsed() ? boot->help() : app.help()};
+    return PrintText{boot->parsed() ? boot_help() : app.help()};
   } catch (const CLI::CallForVersion&) {
     return PrintText{app.version() + "\n"};
   } catch (const CLI::ArgumentMismatch& error) {
