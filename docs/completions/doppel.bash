@@ -1,0 +1,28 @@
+# bash completion for doppel: source it, or install it as /usr/share/bash-completion/completions/doppel.
+# The options are held to those of the program by tests/app/docs_test.py.
+_doppel() {
+    local current=${COMP_WORDS[COMP_CWORD]} previous=${COMP_WORDS[COMP_CWORD - 1]}
+    COMPREPLY=()
+    if [ "$COMP_CWORD" -eq 1 ]; then
+        mapfile -t COMPREPLY < <(compgen -W 'boot --help --version' -- "$current")
+        return
+    fi
+    case $previous in
+    --firmware) mapfile -t COMPREPLY < <(compgen -f -W 'builtin none' -- "$current") ;;
+    --kernel | --initrd | --dtb | --disk | --log) mapfile -t COMPREPLY < <(compgen -f -- "$current") ;;
+    --net) mapfile -t COMPREPLY < <(compgen -W 'user none' -- "$current") ;;
+    --console) mapfile -t COMPREPLY < <(compgen -W 'stdio none file= unix=' -- "$current") ;;
+    --engine) mapfile -t COMPREPLY < <(compgen -W 'interpret' -- "$current") ;;
+    --log-level) mapfile -t COMPREPLY < <(compgen -W 'debug info warning error off' -- "$current") ;;
+    --name | --memory | --harts | --append | --gdb | --timeout | --trace) ;;
+    *)
+        case $current in
+        -*) mapfile -t COMPREPLY < <(compgen -W '--help --name --memory --harts --kernel --initrd --append --dtb
+            --firmware --disk --net --console --engine --gdb --timeout --stats --trace --log --log-level
+            --perf-map' -- "$current") ;;
+        *) mapfile -t COMPREPLY < <(compgen -f -X '!*.toml' -- "$current") ;;
+        esac
+        ;;
+    esac
+}
+complete -o filenames -F _doppel doppel
