@@ -1,5 +1,6 @@
 #include "engine/hart_thread.h"
 
+#include "engine/translator_engine.h"
 #include "isa/riscv/interpreter.h"
 
 namespace doppel {
@@ -18,7 +19,8 @@ class InterpreterEngine final : public Engine {
 
 }  // namespace
 
-std::unique_ptr<Engine> make_engine(EngineKind, riscv::Hart& hart) {
+Result<std::unique_ptr<Engine>> make_engine(EngineKind kind, riscv::Hart& hart) {
+  if (kind == EngineKind::kTranslate) return TranslatorEngine::create(hart);
   return std::make_unique<InterpreterEngine>(hart);
 }
 

@@ -13,8 +13,9 @@ namespace doppel {
 
 enum class EngineKind { kInterpret, kTranslate };
 
-// Makes the engine of that kind for `hart`, which must outlive it.
-std::unique_ptr<Engine> make_engine(EngineKind kind, riscv::Hart& hart);
+// Makes the engine of that kind for `hart`, which must outlive it. Fails where the host refuses executable
+// memory.
+Result<std::unique_ptr<Engine>> make_engine(EngineKind kind, riscv::Hart& hart);
 
 class HartThread {
  public:

@@ -104,6 +104,11 @@ constexpr unsigned bytes_of(Type type) { return type == Type::kVoid ? 0 : type =
   X(kFconvert, "fconvert", kAny, 1, "") /* f32 <-> f64 */                                          \
   X(kFfromI64, "ffrom_i64", kAny, 1, "")                                                           \
   X(kFfromI32, "ffrom_i32", kAny, 1, "") /* low half, signed */                                    \
+  /* to integers: by the rounding mode, or truncating; what does not fit gives the most negative value */ \
+  X(kFtoI64, "fto_i64", kI64, 1, "")                                                               \
+  X(kFtoI32, "fto_i32", kI64, 1, "")                                                               \
+  X(kFtruncI64, "ftrunc_i64", kI64, 1, "")                                                         \
+  X(kFtruncI32, "ftrunc_i32", kI64, 1, "")                                                         \
   X(kFbits, "fbits", kI64, 1, "P")     /* bit pattern, zero-extended */                            \
   X(kFfromBits, "ffrom_bits", kAny, 1, "P")                                                        \
   X(kFcanonical, "fcanonical", kAny, 1, "P") /* a NaN becomes the guest's canonical one */         \
@@ -139,13 +144,21 @@ constexpr unsigned bytes_of(Access access) {
   }
 }
 
+constexpr Type type_of(Access access) {
+  return access == Access::kF32 ? Type::kF32 : access == Access::kF64 ? Type::kF64 : Type::kI64;
+}
+
 // Of kExitTo, for return prediction.
-enum class JumpHint : std::uint8_t { kNone, kCall, kReturn };
+enum class JumpHint : std::uint8_t { kOther, kCall, kReturn };
+
+// Of kExit and kExitIf: whether the engine goes on at the target, or first runs the one guest instruction
+// there by its reference interpreter (what the lifter or the back end leaves to it).
+enum class ExitKind : std::uint8_t { kGo, kStep };
 
 struct Inst {
   Op op = Op::kConst;
   Type type = Type::kVoid;
-  std::uint8_t detail = 0;  // Access of loads and stores, JumpHint of kExitTo
+  std::uint8_t detail = 0;  // Access of loads and stores, JumpHint of kExitTo, ExitKind of others
   std::uint16_t origin = 0;  // which guest instruction
   std::array<Value, 3> operands{kNone, kNone, kNone};
   std::int64_t imm = 0;

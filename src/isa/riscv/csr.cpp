@@ -48,6 +48,7 @@ CsrEffect write_status(Hart& hart, u64 value, u64 fields) {
   status = (status & ~fields) | (value & fields);
   // MPP is WARL: 2 is no privilege.
   if (bits(status, 12, 11) == 2) status = with_bits(status, 12, 11, bits(before, 12, 11));
+  hart.state().update_floating_gate();
   return CsrEffect::kBoth;
 }
 
@@ -150,7 +151,10 @@ u64 misa_of(const Hart& hart, unsigned) {
   return value | u64{1} << ('S' - 'A') | u64{1} << ('U' - 'A');
 }
 
-void mark_dirty(Hart& hart) { hart.state().mstatus |= mstatus::kFsDirty; }
+void mark_dirty(Hart& hart) {
+  hart.state().mstatus |= mstatus::kFsDirty;
+  hart.state().update_floating_gate();
+}
 
 constexpr auto kTable = [] {
   std::array<Csr, 4096> t{};

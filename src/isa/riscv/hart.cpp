@@ -124,6 +124,7 @@ Result<void> Hart::restore(const StateReader& reader) {
   parked_.store(number("parked") != 0, std::memory_order_release);
   if (error) return std::unexpected(*error);
   restored.x[0] = 0;
+  restored.update_floating_gate();
   state_ = restored;
   mmu_->flush();
   arm_supervisor_timer();

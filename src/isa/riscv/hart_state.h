@@ -7,6 +7,8 @@
 #include <array>
 #include <cstdint>
 
+#include "isa/common/code_frame.h"
+
 namespace doppel::riscv {
 
 enum class Privilege : std::uint8_t { kUser = 0, kSupervisor = 1, kMachine = 3 };
@@ -62,6 +64,13 @@ struct HartState {
   std::uint64_t stimecmp = ~std::uint64_t{0};
 
   std::uint64_t instructions = 0;  // retired since reset
+
+  isa::CodeFrame frame;
+
+  // Nonzero when translated floating-point code must not run: mstatus.FS is off, or frm names a mode that
+  // the host has not (RMM) or none at all. Derived; see update_floating_gate().
+  std::uint64_t floating_gate = 1;
+  void update_floating_gate() { floating_gate = (mstatus >> 13 & 3) == 0 || frm > 3; }
 };
 
 }  // namespace doppel::riscv

@@ -151,9 +151,9 @@ class Step {
     if (predecessor == 1 && successor == 0) std::this_thread::yield();
   }
   void fence_i() {
-    ++self_.generation_;
-    self_.mmu_.flush_fetch();
-    next_ = self_.go(next_pc());
+    const u64 resume_at = next_pc();
+    self_.hart_.on_fence_i();
+    next_ = self_.go(resume_at);
   }
 
   // --- System.
@@ -467,10 +467,12 @@ Interpreter::Interpreter(Hart& hart)
       refetch_{&refetch_here, {}} {
   reset_ops(*scratch_, &leave_here);
   page_ = scratch_.get();
-  hart.on_fence_i = [this] {
-    ++generation_;
-    mmu_.flush_fetch();
-  };
+  hart.on_fence_i = [this] { expect_code_changes(); };
+}
+
+void Interpreter::expect_code_changes() {
+  ++generation_;
+  mmu_.flush_fetch();
 }
 
 Interpreter::~Interpreter() {
@@ -506,10 +508,26 @@ Exit Interpreter::run(std::uint64_t budget) {
   return exit;
 }
 
+void Interpreter::step() {
+  end_ = state_.instructions + 1;
+  remaining_ = 1;
+  const Op* op = resume();
+  // A fetch that missed is no instruction yet; a trap ends the step as well.
+  do {
+    --remaining_;
+    const std::uint64_t traps = traps_;
+    op = op->handler(state_, op, *this);
+    if (traps_ != traps) break;
+  } while (remaining_ > 0);
+  state_.pc = op == &refetch_ ? state_.pc : pc_of(op);
+  state_.instructions = end_ - static_cast<std::uint64_t>(remaining_);
+}
+
 void Interpreter::sync_instructions() { state_.instructions = end_ - static_cast<std::uint64_t>(remaining_) - 1; }
 
 const Interpreter::Op* Interpreter::raise(const Op* op, Trap trap) {
   ++remaining_;
+  ++traps_;
   hart_.take_trap(trap, pc_of(op));
   return resume();
 }
@@ -546,12 +564,14 @@ const Interpreter::Op* Interpreter::fetch_slow() {
   const std::uint64_t pc = state_.pc;
   const auto gpa = mmu_.translate(pc, Access::kFetch, 2);
   if (!gpa) {
+    ++traps_;
     hart_.take_trap(gpa.error(), pc);
     return resume();
   }
   const GuestPhysical page_gpa{align_down(gpa->value, kPageSize)};
   const std::byte* host = mmu_.ram(page_gpa, kPageSize);
   if (host == nullptr) {
+    ++traps_;
     hart_.take_trap({Exception::kInstructionAccessFault, pc}, pc);
     return resume();
   }
@@ -644,6 +664,7 @@ const Interpreter::Op* Interpreter::single(std::uint64_t pc) {
     const std::byte* host = gpa ? mmu_.ram(*gpa, 2) : nullptr;
     if (host == nullptr) {
       const Trap trap = gpa ? Trap{Exception::kInstructionAccessFault, gva} : gpa.error();
+      ++traps_;
       hart_.take_trap(trap, pc);
       return resume();
     }

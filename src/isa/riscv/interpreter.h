@@ -28,6 +28,17 @@ class Interpreter {
   // Runs until there is a reason to stop; at most about `budget` instructions.
   Exit run(std::uint64_t budget);
 
+  // For an engine that leaves single instructions to this one: runs the instruction at state.pc, or takes the
+  // trap that it causes. Attention is the caller's business.
+  void step();
+  // One data access at `gva` with the checks of the current mode, as the instruction there would make it.
+  // On a trap nullopt or false, and fault() says which.
+  std::optional<std::uint64_t> read(std::uint64_t gva, unsigned bytes) { return read_slow(gva, bytes); }
+  bool write(std::uint64_t gva, unsigned bytes, std::uint64_t value) { return write_slow(gva, bytes, value); }
+  Trap fault() const { return fault_; }
+  // FENCE.I, from wherever.
+  void expect_code_changes();
+
  private:
   friend class Step;
 
@@ -97,6 +108,7 @@ class Interpreter {
   std::int64_t remaining_ = 0;   // of the budget
   std::uint64_t end_ = 0;        // state.instructions when remaining_ reaches zero
   std::uint64_t generation_ = 1;  // counts FENCE.I
+  std::uint64_t traps_ = 0;       // taken, of any kind
 
   std::unordered_map<std::uint64_t, std::unique_ptr<Page>> pages_;  // by guest-physical page number
   std::vector<std::uint64_t> page_order_;  // for eviction, round robin

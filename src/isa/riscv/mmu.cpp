@@ -44,6 +44,7 @@ void TlbContext::clear() {
   read.fill({});
   write.fill({});
   fetch.fill({});
+  translated.fill({});
   superpages = false;
 }
 
@@ -52,6 +53,7 @@ void TlbContext::clear_page(std::uint64_t gva) {
   read[i] = {};
   write[i] = {};
   fetch[i] = {};
+  translated[i] = {};
 }
 
 Mmu::Mmu(Hart& hart) : hart_(hart), slots_(std::make_unique<std::array<Slot, kSlots>>()) { update(); }
@@ -98,7 +100,9 @@ void Mmu::flush() {
 
 void Mmu::flush_fetch() {
   for (Slot& slot : *slots_) {
-    if (slot.valid) slot.tlb.fetch.fill({});
+    if (!slot.valid) continue;
+    slot.tlb.fetch.fill({});
+    slot.tlb.translated.fill({});
   }
 }
 

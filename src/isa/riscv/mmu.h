@@ -40,7 +40,8 @@ struct TlbContext {
 
   std::array<TlbEntry, kEntries> read;
   std::array<TlbEntry, kEntries> write;
-  std::array<FetchEntry, kEntries> fetch;
+  std::array<FetchEntry, kEntries> fetch;       // the interpreter's
+  std::array<FetchEntry, kEntries> translated;  // the translator's; a tag stands here only with its page
   bool superpages = false;  // some entry is a piece of a page larger than 4 KiB
 
   void clear();

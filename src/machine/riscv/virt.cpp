@@ -69,6 +69,7 @@ class VirtBoard final : public Machine {
 
   Result<void> build();
   void make_harts();
+  Result<void> make_threads();
   void make_devices();
   Result<void> make_virtio_devices();
   void add_virtio(std::unique_ptr<VirtioDevice> device);
@@ -126,7 +127,18 @@ Result<void> VirtBoard::build() {
   for (const Placed& placed : devices_) {
     if (auto mapped = bus_.map(placed.range, *placed.device); !mapped) return mapped;
   }
+  if (auto made = make_threads(); !made) return made;
   return load();
+}
+
+Result<void> VirtBoard::make_threads() {
+  const auto kind = config_.engine == EngineChoice::kTranslate ? EngineKind::kTranslate : EngineKind::kInterpret;
+  for (const auto& hart : harts_) {
+    Result<std::unique_ptr<Engine>> engine = make_engine(kind, *hart);
+    if (!engine) return std::unexpected(engine.error());
+    threads_.push_back(std::make_unique<HartThread>(*hart, std::move(*engine)));
+  }
+  return {};
 }
 
 void VirtBoard::make_harts() {
@@ -260,10 +272,6 @@ std::vector<std::byte> VirtBoard::device_tree() const {
 }
 
 void VirtBoard::start() {
-  const auto kind = config_.engine == EngineChoice::kTranslate ? EngineKind::kTranslate : EngineKind::kInterpret;
-  for (const auto& hart : harts_) {
-    threads_.push_back(std::make_unique<HartThread>(*hart, make_engine(kind, *hart)));
-  }
   clock_.resume();
   for (const auto& thread : threads_) thread->start();
 }

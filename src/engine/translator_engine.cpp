@@ -1,0 +1,219 @@
+#include "engine/translator_engine.h"
+
+#include <xmmintrin.h>
+
+#include <array>
+
+#include "base/bits.h"
+#include "isa/riscv/csr.h"
+
+namespace doppel {
+namespace {
+
+using riscv::HartState;
+using riscv::TlbContext;
+
+constexpr std::size_t kCodeBytes = std::size_t{64} << 20;
+
+// How long translated code runs before it looks for attention: bounds the latency of interrupts.
+constexpr std::int64_t kSlice = 8192;
+
+// MXCSR: all exceptions masked, no flags.
+constexpr unsigned kMaskedExceptions = 0x1f80;
+constexpr unsigned kRoundingShift = 13;
+
+x64::StateOffsets state_offsets() {
+  constexpr auto frame = [](std::size_t field) {
+    return static_cast<std::uint32_t>(offsetof(HartState, frame) + field);
+  };
+  x64::StateOffsets o{};
+  o.pc = offsetof(HartState, pc);
+  o.page = frame(offsetof(isa::CodeFrame, page));
+  o.tlb = frame(offsetof(isa::CodeFrame, tlb));
+  o.code = frame(offsetof(isa::CodeFrame, code));
+  o.exit = frame(offsetof(isa::CodeFrame, exit));
+  o.read = frame(offsetof(isa::CodeFrame, read));
+  o.write = frame(offsetof(isa::CodeFrame, write));
+  o.budget = frame(offsetof(isa::CodeFrame, budget));
+  o.exit_reason = frame(offsetof(isa::CodeFrame, exit_reason));
+  o.exit_site = frame(offsetof(isa::CodeFrame, exit_site));
+  o.tlb_read = offsetof(TlbContext, read);
+  o.tlb_write = offsetof(TlbContext, write);
+  o.tlb_fetch = offsetof(TlbContext, translated);
+  o.tlb_entries = TlbContext::kEntries;
+  o.page_entries = CodeCache::kEntriesOffset;
+  // a0 to a5 and s0: what compilers use most.
+  for (const unsigned r : {10u, 11u, 12u, 13u, 14u, 15u, 8u}) o.pinned.push_back(riscv::state_offset::x(r));
+  return o;
+}
+
+static_assert(sizeof(riscv::TlbEntry) == 16 && sizeof(riscv::FetchEntry) == 16);
+
+// The engine that runs on this thread, for helpers that translated code calls with nothing but the state.
+thread_local TranslatorEngine* running = nullptr;
+
+}  // namespace
+
+Result<std::unique_ptr<Engine>> TranslatorEngine::create(riscv::Hart& hart) {
+  Result<CodeMemory> memory = CodeMemory::create(kCodeBytes);
+  if (!memory) return std::unexpected(memory.error());
+  return std::unique_ptr<Engine>(new TranslatorEngine(hart, std::move(*memory)));
+}
+
+TranslatorEngine::TranslatorEngine(riscv::Hart& hart, CodeMemory memory)
+    : hart_(hart),
+      state_(hart.state()),
+      mmu_(hart.mmu()),
+      interpreter_(hart),
+      lifter_(hart.isa(), {.fused_multiply_add = x64::HostFeatures::detect().fma}),
+      cache_(std::move(memory), x64::Compiler(state_offsets(), x64::HostFeatures::detect()),
+             [this](auto page, unsigned offset, ir::Block& block) { lifter_.lift(page, offset, block); },
+             &slow_read, &slow_write, [this] { mmu_.flush_fetch(); }),
+      enter_(cache_.enter_function()) {
+  hart.on_fence_i = [this] {
+    interpreter_.expect_code_changes();
+    cache_.expect_changes();
+  };
+}
+
+TranslatorEngine::~TranslatorEngine() {
+  hart_.on_fence_i = nullptr;
+  mmu_.flush_fetch();
+}
+
+riscv::Exit TranslatorEngine::run(std::uint64_t budget) {
+  hart_.begin_run();
+  running = this;
+  // A reset or a restored state knows nothing of this engine.
+  state_.frame.code = cache_.code();
+  state_.frame.exit = cache_.exit_stub();
+  state_.frame.read = cache_.read_stub();
+  state_.frame.write = cache_.write_stub();
+  const std::uint64_t end = state_.instructions + budget;
+  riscv::Exit exit = riscv::Exit::kBudget;
+  while (state_.instructions < end) {
+    if (hart_.attention()) {
+      if (const std::optional<riscv::Exit> why = hart_.serve_attention()) {
+        exit = *why;
+        break;
+      }
+    }
+    const std::byte* code = find();
+    if (code == nullptr) {
+      step();
+      continue;
+    }
+    // One slice: translated code comes back for links, jumps to untranslated code, and steps.
+    const std::int64_t slice = static_cast<std::int64_t>(std::min<std::uint64_t>(kSlice, end - state_.instructions));
+    state_.frame.budget = slice;
+    state_.frame.tlb = &mmu_.tlb();
+    state_.frame.page = align_down(state_.pc, kPageSize);
+    const bool floating = state_.floating_gate == 0;
+    if (floating) load_floating_mode();
+    enter_(&state_, code);
+    if (floating) save_floating_flags();
+    state_.instructions += static_cast<std::uint64_t>(slice - state_.frame.budget);
+
+    switch (static_cast<x64::ExitReason>(state_.frame.exit_reason)) {
+      case x64::ExitReason::kLink: {
+        const std::uint64_t site = state_.frame.exit_site;
+        const std::uint64_t age = cache_.age();
+        // Its target lies in the same page, which this finds without a walk.
+        if (const std::byte* target = find(); target != nullptr && cache_.age() == age) {
+          cache_.link(site, target);
+          ++links_;
+        }
+        break;
+      }
+      case x64::ExitReason::kStep: step(); break;
+      case x64::ExitReason::kSpent:
+        // A block longer than what is left of the budget must not hang the loop.
+        if (state_.frame.budget == slice) step();
+        break;
+      case x64::ExitReason::kGo:
+      case x64::ExitReason::kFault: break;
+    }
+  }
+  running = nullptr;
+  hart_.end_run();
+  return exit;
+}
+
+const std::byte* TranslatorEngine::find() {
+  const std::uint64_t pc = state_.pc;
+  const std::uint64_t tag = align_down(pc, kPageSize);
+  riscv::FetchEntry* entry = &mmu_.tlb().translated[TlbContext::index(pc)];
+  auto* page = static_cast<CodeCache::Page*>(entry->code);
+  if (entry->tag != tag) {
+    const auto gpa = mmu_.translate(pc, riscv::Access::kFetch, 2);
+    // The interpreter takes the trap, and runs what only part of a page may be fetched from.
+    if (!gpa || mmu_.tlb().fetch[TlbContext::index(pc)].tag != tag) return nullptr;
+    const GuestPhysical page_gpa{align_down(gpa->value, kPageSize)};
+    page = &cache_.page(page_gpa, mmu_.ram(page_gpa, kPageSize));
+    *entry = {tag, page};
+  }
+  return cache_.entry(*page, static_cast<unsigned>(pc & (kPageSize - 1)));
+}
+
+void TranslatorEngine::step() {
+  ++steps_;
+  interpreter_.step();
+}
+
+void TranslatorEngine::load_floating_mode() const {
+  // frm's first four modes in MXCSR's coding: nearest 0, down 1, up 2, zero 3.
+  constexpr std::array<unsigned, 4> kModes{0, 3, 1, 2};
+  _mm_setcsr(kMaskedExceptions | kModes[state_.frm & 3] << kRoundingShift);
+}
+
+void TranslatorEngine::save_floating_flags() {
+  const unsigned flags = _mm_getcsr();
+  _mm_setcsr(kMaskedExceptions);
+  // MXCSR: IE 0, DE 1, ZE 2, OE 3, UE 4, PE 5; fflags: NX 0, UF 1, OF 2, DZ 3, NV 4.
+  const unsigned accrued = (flags & 1) << 4 | (flags >> 2 & 1) << 3 | (flags >> 3 & 1) << 2 |
+                           (flags >> 4 & 1) << 1 | (flags >> 5 & 1);
+  state_.fflags |= static_cast<std::uint8_t>(accrued);
+}
+
+x64::SlowResult TranslatorEngine::fault(std::uint64_t access) {
+  state_.frame.budget += x64::slow_unretired(access);
+  hart_.take_trap(interpreter_.fault(), state_.frame.page + x64::slow_page_offset(access));
+  return {0, 0};
+}
+
+x64::SlowResult TranslatorEngine::slow_read(void*, std::uint64_t address, std::uint64_t, std::uint64_t access) {
+  TranslatorEngine& self = *running;
+  const ir::Access kind = x64::slow_access(access);
+  const std::optional<std::uint64_t> value = self.interpreter_.read(address, ir::bytes_of(kind));
+  if (!value) return self.fault(access);
+  switch (kind) {
+    case ir::Access::kI8: return {sign_extend(*value, 8), 1};
+    case ir::Access::kI16: return {sign_extend(*value, 16), 1};
+    case ir::Access::kI32: return {sign_extend(*value, 32), 1};
+    default: return {*value, 1};
+  }
+}
+
+x64::SlowResult TranslatorEngine::slow_write(void*, std::uint64_t address, std::uint64_t value,
+                                             std::uint64_t access) {
+  TranslatorEngine& self = *running;
+  const unsigned bytes = ir::bytes_of(x64::slow_access(access));
+  const std::uint64_t masked = bytes == 8 ? value : value & ((std::uint64_t{1} << (8 * bytes)) - 1);
+  if (!self.interpreter_.write(address, bytes, masked)) return self.fault(access);
+  return {0, 1};
+}
+
+EngineStatistics TranslatorEngine::statistics() const {
+  const CodeCache::Statistics& cache = cache_.statistics();
+  EngineStatistics statistics;
+  statistics.blocks_translated = cache.blocks;
+  statistics.translate_seconds = cache.seconds;
+  statistics.code_bytes = cache_.code_bytes();
+  statistics.cache_hits = cache.lookups - cache.blocks;
+  statistics.cache_misses = cache.blocks;
+  statistics.cache_evicted = cache.evictions;
+  statistics.cache_invalidated = cache.invalidated;
+  return statistics;
+}
+
+}  // namespace doppel

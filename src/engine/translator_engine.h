@@ -1,0 +1,45 @@
+// The translating engine of a RISC-V hart: dispatches translated code, and leaves to the reference interpreter
+// what has no translation. Belongs to the hart's thread.
+#pragma once
+
+#include "engine/engine.h"
+#include "isa/riscv/interpreter.h"
+#include "isa/riscv/lift.h"
+#include "translator/code_cache.h"
+
+namespace doppel {
+
+class TranslatorEngine final : public Engine {
+ public:
+  static Result<std::unique_ptr<Engine>> create(riscv::Hart& hart);
+  ~TranslatorEngine() override;
+
+  std::string_view name() const override { return "translate"; }
+  riscv::Exit run(std::uint64_t budget) override;
+  EngineStatistics statistics() const override;
+
+ private:
+  TranslatorEngine(riscv::Hart& hart, CodeMemory memory);
+
+  // The code for state.pc, or nullptr when there is none to be had: the interpreter's turn.
+  const std::byte* find();
+  void step();
+  void load_floating_mode() const;
+  void save_floating_flags();
+
+  static x64::SlowResult slow_read(void* state, std::uint64_t address, std::uint64_t value, std::uint64_t access);
+  static x64::SlowResult slow_write(void* state, std::uint64_t address, std::uint64_t value, std::uint64_t access);
+  x64::SlowResult fault(std::uint64_t access);
+
+  riscv::Hart& hart_;
+  riscv::HartState& state_;
+  riscv::Mmu& mmu_;
+  riscv::Interpreter interpreter_;
+  riscv::Lifter lifter_;
+  CodeCache cache_;
+  CodeCache::EnterFunction enter_;
+  std::uint64_t steps_ = 0;
+  std::uint64_t links_ = 0;
+};
+
+}  // namespace doppel

@@ -1,0 +1,1302 @@
+#include "host/x64/compile.h"
+
+#include <asmjit/x86.h>
+
+#include <algorithm>
+#include <array>
+#include <cassert>
+#include <cstring>
+#include <functional>
+#include <optional>
+
+namespace doppel::x64 {
+namespace {
+
+using namespace asmjit;
+using ir::Inst;
+using ir::Op;
+using ir::Type;
+using ir::Value;
+
+// --- Which host register does what.
+//
+// rax, rcx, rdx, xmm0, xmm1 are free within one IR instruction.
+const x86::Gp kState = x86::rbp;
+const x86::Gp kBudget = x86::r15;
+const std::array<x86::Gp, kPinnedRegisters> kPinned{x86::r9,  x86::r10, x86::r11, x86::r12,
+                                                    x86::r13, x86::r14, x86::rbx};
+const std::array<x86::Gp, 3> kValues{x86::rsi, x86::rdi, x86::r8};
+constexpr unsigned kFirstValueXmm = 2;
+constexpr unsigned kLastValueXmm = 15;
+// Spill slots at the bottom of the stack frame that `enter` makes. 48 + 8 bytes lie above it.
+constexpr unsigned kSpillSlots = 64;
+constexpr unsigned kFrameBytes = kSpillSlots * 8 + 8;
+static_assert((kFrameBytes + 56) % 16 == 0);
+
+constexpr bool fits_i32(std::int64_t value) { return value == static_cast<std::int32_t>(value); }
+
+std::vector<std::byte> bytes_of(CodeHolder& code) {
+  code.flatten();
+  code.resolveUnresolvedLinks();
+  const CodeBuffer& buffer = code.textSection()->buffer();
+  std::vector<std::byte> bytes(buffer.size());
+  std::memcpy(bytes.data(), buffer.data(), buffer.size());
+  return bytes;
+}
+
+}  // namespace
+
+HostFeatures HostFeatures::detect() {
+  HostFeatures features;
+  __builtin_cpu_init();
+  features.bmi1 = __builtin_cpu_supports("bmi");
+  features.bmi2 = __builtin_cpu_supports("bmi2");
+  features.lzcnt = CpuInfo::host().hasFeature(CpuFeatures::X86::kLZCNT);
+  features.popcnt = __builtin_cpu_supports("popcnt");
+  features.avx = __builtin_cpu_supports("avx");
+  features.fma = __builtin_cpu_supports("fma");
+  return features;
+}
+
+Compiler::Compiler(const StateOffsets& offsets, const HostFeatures& features)
+    : offsets_(offsets), features_(features) {
+  assert(offsets.pinned.size() <= kPinnedRegisters);
+}
+Compiler::~Compiler() = default;
+
+std::vector<std::byte> Compiler::make_entry_miss() const {
+  CodeHolder code;
+  code.init(Environment::host());
+  x86::Assembler a(&code);
+  a.mov(x86::qword_ptr(kState, static_cast<int>(offsets_.exit_reason)), static_cast<int>(ExitReason::kGo));
+  a.jmp(x86::qword_ptr(kState, static_cast<int>(offsets_.exit)));
+  return bytes_of(code);
+}
+
+Stubs Compiler::make_stubs(SlowHelper read, SlowHelper write) {
+  CodeHolder code;
+  code.init(Environment::host());
+  x86::Assembler a(&code);
+  Stubs stubs{};
+  const auto state = [](std::uint32_t offset) { return x86::qword_ptr(kState, static_cast<int>(offset)); };
+  const auto spill = [&] {
+    for (std::size_t i = 0; i < offsets_.pinned.size(); ++i) a.mov(state(offsets_.pinned[i]), kPinned[i]);
+  };
+  const auto fill = [&](bool all) {
+    for (std::size_t i = 0; i < offsets_.pinned.size(); ++i) {
+      const bool clobbered_by_calls = kPinned[i] == x86::r9 || kPinned[i] == x86::r10 || kPinned[i] == x86::r11;
+      if (all || clobbered_by_calls) a.mov(kPinned[i], state(offsets_.pinned[i]));
+    }
+  };
+  const auto here = [&] { return static_cast<std::uint32_t>(a.offset()); };
+  const std::array<x86::Gp, 6> saved{x86::rbx, x86::rbp, x86::r12, x86::r13, x86::r14, x86::r15};
+
+  stubs.enter = here();
+  for (const x86::Gp& reg : saved) a.push(reg);
+  a.sub(x86::rsp, kFrameBytes);
+  a.mov(kState, x86::rdi);
+  a.mov(x86::rax, x86::rsi);
+  a.mov(kBudget, state(offsets_.budget));
+  fill(true);
+  a.jmp(x86::rax);
+
+  stubs.exit = here();
+  spill();
+  const Label leave = a.newLabel();
+  a.bind(leave);
+  a.mov(state(offsets_.budget), kBudget);
+  a.add(x86::rsp, kFrameBytes);
+  for (auto reg = saved.rbegin(); reg != saved.rend(); ++reg) a.pop(*reg);
+  a.ret();
+
+  // In: rax address, rcx value, edx the packed access. Out: rax. Keeps every register that holds a value.
+  const auto slow = [&](SlowHelper helper) {
+    const std::uint32_t at = here();
+    spill();
+    for (const x86::Gp& reg : kValues) a.push(reg);
+    a.mov(state(offsets_.budget), kBudget);
+    a.mov(x86::rdi, kState);
+    a.mov(x86::rsi, x86::rax);
+    a.xchg(x86::rdx, x86::rcx);
+    a.mov(x86::rax, reinterpret_cast<std::uintptr_t>(helper));
+    a.call(x86::rax);
+    a.test(x86::rdx, x86::rdx);
+    const Label fault = a.newLabel();
+    a.jz(fault);
+    for (auto reg = kValues.rbegin(); reg != kValues.rend(); ++reg) a.pop(*reg);
+    fill(false);
+    a.ret();
+    a.bind(fault);
+    a.add(x86::rsp, static_cast<int>(8 * (kValues.size() + 1)));
+    a.mov(kBudget, state(offsets_.budget));
+    a.mov(state(offsets_.exit_reason), static_cast<int>(ExitReason::kFault));
+    a.jmp(leave);
+    return at;
+  };
+  stubs.read = slow(read);
+  stubs.write = slow(write);
+  stubs.bytes = bytes_of(code);
+  return stubs;
+}
+
+// One block being compiled.
+class Compiler::Emission {
+ public:
+  Emission(const StateOffsets& offsets, const HostFeatures& features, const ir::Block& block, unsigned page_offset,
+           std::uint32_t first_site)
+      : o_(offsets), features_(features), block_(block), page_offset_(page_offset), first_site_(first_site) {
+    code_.init(Environment::host());
+    code_.attach(&a_);
+  }
+
+  EmittedCode run() {
+    find_last_uses();
+    where_.assign(block_.insts.size(), {});
+    const unsigned count = static_cast<unsigned>(block_.origins.size());
+    start_ = a_.newLabel();
+    a_.bind(start_);
+    a_.sub(kBudget, count);
+    const Label spent = a_.newLabel();
+    a_.js(spent);
+    cold_.push_back([this, spent, count] {
+      a_.bind(spent);
+      a_.add(kBudget, count);
+      leave(ExitReason::kSpent, 0);
+    });
+    for (now_ = 0; now_ < block_.insts.size(); ++now_) {
+      const Inst& inst = block_.insts[now_];
+      emit(inst);
+      for (const Value operand : inst.operands) {
+        if (operand != ir::kNone && last_use_[operand] <= now_) release(operand);
+      }
+    }
+    // Cold parts may add further ones.
+    for (std::size_t i = 0; i < cold_.size(); ++i) cold_[i]();
+    EmittedCode result;
+    result.links = std::move(links_);
+    result.bytes = bytes_of(code_);
+    return result;
+  }
+
+ private:
+  enum class Kind : std::uint8_t { kNowhere, kConstant, kRegister, kPinned, kXmm, kSlot };
+  struct Where {
+    Kind kind = Kind::kNowhere;
+    std::uint8_t index = 0;  // in kValues or kPinned, an xmm number, or a slot
+  };
+
+  // --- Values and registers.
+
+  void find_last_uses() {
+    last_use_.assign(block_.insts.size(), 0);
+    use_count_.assign(block_.insts.size(), 0);
+    for (std::size_t i = 0; i < block_.insts.size(); ++i) {
+      for (const Value operand : block_.insts[i].operands) {
+        if (operand == ir::kNone) continue;
+        last_use_[operand] = static_cast<std::uint32_t>(i);
+        ++use_count_[operand];
+      }
+    }
+  }
+
+  bool live_after(Value value) const { return last_use_[value] > now_; }
+
+  void release(Value value) {
+    Where& where = where_[value];
+    if (where.kind == Kind::kRegister) value_of_[where.index] = ir::kNone;
+    if (where.kind == Kind::kXmm) xmm_of_[where.index] = ir::kNone;
+    if (where.kind == Kind::kSlot) slot_used_[where.index] = false;
+    if (where.kind != Kind::kConstant) where = {};
+  }
+
+  unsigned take_slot() {
+    const auto free = std::find(slot_used_.begin(), slot_used_.end(), false);
+    assert(free != slot_used_.end());
+    *free = true;
+    return static_cast<unsigned>(free - slot_used_.begin());
+  }
+  static x86::Mem slot(unsigned index) { return x86::qword_ptr(x86::rsp, static_cast<int>(8 * index)); }
+  x86::Mem state(std::int64_t offset) const { return x86::qword_ptr(kState, static_cast<int>(offset)); }
+
+  bool is_operand_now(Value value) const {
+    const auto& operands = block_.insts[now_].operands;
+    return std::find(operands.begin(), operands.end(), value) != operands.end();
+  }
+
+  // A free value register, made so by spilling the value whose last use is furthest.
+  unsigned free_register() {
+    std::optional<unsigned> victim;
+    for (unsigned i = 0; i < kValues.size(); ++i) {
+      if (value_of_[i] == ir::kNone) return i;
+      if (is_operand_now(value_of_[i])) continue;
+      if (!victim || last_use_[value_of_[i]] > last_use_[value_of_[*victim]]) victim = i;
+    }
+    assert(victim);
+    const unsigned index = take_slot();
+    a_.mov(slot(index), kValues[*victim]);
+    where_[value_of_[*victim]] = {Kind::kSlot, static_cast<std::uint8_t>(index)};
+    value_of_[*victim] = ir::kNone;
+    return *victim;
+  }
+  unsigned free_xmm() {
+    std::optional<unsigned> victim;
+    for (unsigned i = kFirstValueXmm; i <= kLastValueXmm; ++i) {
+      if (xmm_of_[i] == ir::kNone) return i;
+      if (is_operand_now(xmm_of_[i])) continue;
+      if (!victim || last_use_[xmm_of_[i]] > last_use_[xmm_of_[*victim]]) victim = i;
+    }
+    assert(victim);
+    const unsigned index = take_slot();
+    a_.movsd(slot(index), x86::xmm(*victim));
+    where_[xmm_of_[*victim]] = {Kind::kSlot, static_cast<std::uint8_t>(index)};
+    xmm_of_[*victim] = ir::kNone;
+    return *victim;
+  }
+
+  // The pinned register of a state offset, if it has one.
+  std::optional<unsigned> pinned(std::int64_t offset) const {
+    const auto found = std::find(o_.pinned.begin(), o_.pinned.end(), static_cast<std::uint32_t>(offset));
+    if (found == o_.pinned.end()) return std::nullopt;
+    return static_cast<unsigned>(found - o_.pinned.begin());
+  }
+
+  // Values that share pinned register `index` and are needed later move out of it.
+  void vacate(unsigned index, Value except) {
+    for (Value v = 0; v < now_; ++v) {
+      if (where_[v].kind != Kind::kPinned || where_[v].index != index || v == except || !live_after(v)) continue;
+      const unsigned to = free_register();
+      a_.mov(kValues[to], kPinned[index]);
+      value_of_[to] = v;
+      where_[v] = {Kind::kRegister, static_cast<std::uint8_t>(to)};
+    }
+  }
+
+  // Where this instruction's integer result goes. When the next instruction only stores it to a pinned
+  // register, that is the place.
+  x86::Gp destination() {
+    const Value self = static_cast<Value>(now_);
+    if (now_ + 1 < block_.insts.size()) {
+      const Inst& next = block_.insts[now_ + 1];
+      if (next.op == Op::kSet && next.operands[0] == self) {
+        if (const auto index = pinned(next.imm)) {
+          vacate(*index, ir::kNone);
+          where_[self] = {Kind::kPinned, static_cast<std::uint8_t>(*index)};
+          return kPinned[*index];
+        }
+      }
+    }
+    // An operand that dies here may lend its register; emission copes with the overlap.
+    for (const Value operand : block_.insts[now_].operands) {
+      if (operand == ir::kNone || live_after(operand) || where_[operand].kind != Kind::kRegister) continue;
+      const unsigned index = where_[operand].index;
+      if (lent_) break;
+      lent_ = true;
+      value_of_[index] = self;
+      where_[self] = where_[operand];
+      where_[operand].kind = Kind::kNowhere;
+      return kValues[index];
+    }
+    const unsigned index = free_register();
+    value_of_[index] = self;
+    where_[self] = {Kind::kRegister, static_cast<std::uint8_t>(index)};
+    return kValues[index];
+  }
+  x86::Xmm destination_xmm() {
+    const Value self = static_cast<Value>(now_);
+    const unsigned index = free_xmm();
+    xmm_of_[index] = self;
+    where_[self] = {Kind::kXmm, static_cast<std::uint8_t>(index)};
+    return x86::xmm(index);
+  }
+
+  std::int64_t constant(Value value) const { return block_.insts[value].imm; }
+  bool is_constant(Value value) const { return block_.insts[value].op == Op::kConst; }
+  bool is_imm32(Value value) const { return is_constant(value) && fits_i32(constant(value)); }
+
+  void load_constant(const x86::Gp& into, std::int64_t value) {
+    if (value >= 0 && value <= 0xffffffff) {
+      a_.mov(into.r32(), static_cast<std::uint32_t>(value));
+    } else {
+      a_.mov(into, value);
+    }
+  }
+
+  // The value in a register: its own, or `scratch` filled with it.
+  x86::Gp use(Value value, const x86::Gp& scratch) {
+    const Where where = where_[value];
+    switch (where.kind) {
+      case Kind::kRegister: return kValues[where.index];
+      case Kind::kPinned: return kPinned[where.index];
+      case Kind::kSlot: a_.mov(scratch, slot(where.index)); return scratch;
+      case Kind::kXmm: a_.movq(scratch, x86::xmm(where.index)); return scratch;
+      default: load_constant(scratch, constant(value)); return scratch;
+    }
+  }
+  void move(const x86::Gp& into, Value value) {
+    const x86::Gp from = use(value, into);
+    if (from != into) a_.mov(into, from);
+  }
+  x86::Xmm use_xmm(Value value, const x86::Xmm& scratch) {
+    const Where where = where_[value];
+    if (where.kind == Kind::kXmm) return x86::xmm(where.index);
+    assert(where.kind == Kind::kSlot);
+    a_.movsd(scratch, slot(where.index));
+    return scratch;
+  }
+
+  // --- Emission.
+
+  void emit(const Inst& inst) {
+    lent_ = false;
+    switch (inst.op) {
+      case Op::kConst: where_[now_] = {Kind::kConstant, 0}; return;
+      case Op::kGet: return emit_get(inst);
+      case Op::kSet: return emit_set(inst);
+      case Op::kAdd: return emit_add(inst);
+      case Op::kSub: return two(inst, [this](auto&&... x) { a_.sub(x...); }, false);
+      case Op::kAnd: return two(inst, [this](auto&&... x) { a_.and_(x...); }, true);
+      case Op::kOr: return two(inst, [this](auto&&... x) { a_.or_(x...); }, true);
+      case Op::kXor: return two(inst, [this](auto&&... x) { a_.xor_(x...); }, true);
+      case Op::kMul: return emit_multiply(inst, false);
+      case Op::kMul32: return emit_multiply(inst, true);
+      case Op::kAdd32:
+      case Op::kSub32: return emit_add32(inst);
+      case Op::kShl:
+      case Op::kShr:
+      case Op::kSar:
+      case Op::kRol:
+      case Op::kRor:
+      case Op::kShl32:
+      case Op::kShr32:
+      case Op::kSar32:
+      case Op::kRol32:
+      case Op::kRor32: return emit_shift(inst);
+      case Op::kMulh:
+      case Op::kMulhu:
+      case Op::kMulhsu: return emit_multiply_high(inst);
+      case Op::kDiv:
+      case Op::kDivu:
+      case Op::kRem:
+      case Op::kRemu:
+      case Op::kDiv32:
+      case Op::kDivu32:
+      case Op::kRem32:
+      case Op::kRemu32: return emit_divide(inst);
+      case Op::kSext8:
+      case Op::kSext16:
+      case Op::kSext32:
+      case Op::kZext8:
+      case Op::kZext16:
+      case Op::kZext32: return emit_extend(inst);
+      case Op::kClz:
+      case Op::kCtz:
+      case Op::kPopcount:
+      case Op::kClz32:
+      case Op::kCtz32: return emit_count(inst);
+      case Op::kByteReverse: {
+        const x86::Gp d = destination();
+        move(d, inst.operands[0]);
+        a_.bswap(d);
+        return;
+      }
+      case Op::kOrCombineBytes: return emit_or_combine(inst);
+      case Op::kEq:
+      case Op::kNe:
+      case Op::kLt:
+      case Op::kLtu:
+      case Op::kGe:
+      case Op::kGeu: return emit_compare(inst);
+      case Op::kSelect: return emit_select(inst);
+      case Op::kLoad: return emit_load(inst);
+      case Op::kStore: return emit_store(inst);
+      case Op::kFence: a_.mfence(); return;
+      case Op::kExitIf: return emit_exit_if(inst);
+      case Op::kExit: return emit_exit(inst);
+      case Op::kExitTo:
+        move(x86::rax, inst.operands[0]);
+        return emit_jump();
+      case Op::kExitState:
+        a_.mov(x86::rax, state(o_.pc));
+        return emit_jump();
+      default: return emit_float(inst);
+    }
+  }
+
+  void emit_get(const Inst& inst) {
+    if (inst.type != Type::kI64) {
+      const x86::Xmm d = destination_xmm();
+      if (inst.type == Type::kF64) {
+        a_.movsd(d, state(inst.imm));
+      } else {
+        a_.movss(d, state(inst.imm));
+      }
+      return;
+    }
+    if (const auto index = pinned(inst.imm)) {
+      where_[now_] = {Kind::kPinned, static_cast<std::uint8_t>(*index)};
+      return;
+    }
+    a_.mov(destination(), state(inst.imm));
+  }
+
+  void emit_set(const Inst& inst) {
+    const Value value = inst.operands[0];
+    const Type type = block_.insts[value].type;
+    if (type == Type::kF64) {
+      a_.movsd(state(inst.imm), use_xmm(value, x86::xmm0));
+      return;
+    }
+    if (type == Type::kF32) {
+      a_.movss(state(inst.imm), use_xmm(value, x86::xmm0));
+      return;
+    }
+    if (const auto index = pinned(inst.imm)) {
+      const Where where = where_[value];
+      if (where.kind == Kind::kPinned && where.index == *index) return;
+      vacate(*index, value);
+      move(kPinned[*index], value);
+      // From now on the register holds the value for both.
+      if (where.kind == Kind::kRegister) {
+        value_of_[where.index] = ir::kNone;
+        where_[value] = {Kind::kPinned, static_cast<std::uint8_t>(*index)};
+      }
+      return;
+    }
+    if (is_imm32(value)) {
+      a_.mov(state(inst.imm), static_cast<std::int32_t>(constant(value)));
+    } else {
+      a_.mov(state(inst.imm), use(value, x86::rax));
+    }
+  }
+
+  // d = a op b for instructions of the form "op d, s".
+  template <class Emit>
+  void two(const Inst& inst, Emit op, bool commutative) {
+    Value a = inst.operands[0];
+    Value b = inst.operands[1];
+    if (commutative && is_constant(a)) std::swap(a, b);
+    // Found before the destination is chosen, which may take over either operand's register.
+    const x86::Gp left = is_constant(a) ? x86::Gp(x86::rax) : use(a, x86::rax);
+    const bool immediate = is_imm32(b);
+    const x86::Gp right = immediate ? x86::Gp(x86::rcx) : use(b, x86::rcx);
+    const x86::Gp d = destination();
+    if (d == right && !immediate && d != left) {
+      if (commutative) {
+        if (is_constant(a)) load_constant(x86::rax, constant(a));
+        op(d, left);
+        return;
+      }
+      if (is_constant(a)) load_constant(x86::rax, constant(a));
+      if (left != x86::rax) a_.mov(x86::rax, left);
+      op(x86::rax, right);
+      a_.mov(d, x86::rax);
+      return;
+    }
+    if (is_constant(a)) {
+      load_constant(d, constant(a));
+    } else if (d != left) {
+      a_.mov(d, left);
+    }
+    if (immediate) {
+      op(d, Imm(constant(b)));
+    } else {
+      op(d, right);
+    }
+  }
+
+  void emit_add(const Inst& inst) {
+    Value a = inst.operands[0];
+    Value b = inst.operands[1];
+    if (is_constant(a)) std::swap(a, b);
+    const x86::Gp left = use(a, x86::rax);
+    if (is_imm32(b)) {
+      const int imm = static_cast<int>(constant(b));
+      const x86::Gp d = destination();
+      if (d == left) {
+        a_.add(d, imm);
+      } else {
+        a_.lea(d, x86::ptr(left, imm));
+      }
+      return;
+    }
+    const x86::Gp right = use(b, x86::rcx);
+    const x86::Gp d = destination();
+    if (d == left) {
+      a_.add(d, right);
+    } else if (d == right) {
+      a_.add(d, left);
+    } else {
+      a_.lea(d, x86::ptr(left, right));
+    }
+  }
+
+  void emit_add32(const Inst& inst) {
+    const bool subtract = inst.op == Op::kSub32;
+    Value a = inst.operands[0];
+    Value b = inst.operands[1];
+    if (!subtract && is_constant(a)) std::swap(a, b);
+    const x86::Gp left = use(a, x86::rax);
+    if (is_constant(b)) {
+      const std::uint32_t imm = static_cast<std::uint32_t>(constant(b));
+      const std::int32_t amount = static_cast<std::int32_t>(subtract ? 0 - imm : imm);
+      const x86::Gp d = destination();
+      if (amount == 0) {
+        a_.movsxd(d, left.r32());
+        return;
+      }
+      a_.lea(x86::eax, x86::ptr(left, amount));
+      a_.movsxd(d, x86::eax);
+      return;
+    }
+    const x86::Gp right = use(b, x86::rcx);
+    const x86::Gp d = destination();
+    if (subtract) {
+      if (left != x86::rax) a_.mov(x86::eax, left.r32());
+      a_.sub(x86::eax, right.r32());
+    } else {
+      a_.lea(x86::eax, x86::ptr(left, right));
+    }
+    a_.movsxd(d, x86::eax);
+  }
+
+  void emit_multiply(const Inst& inst, bool narrow) {
+    const x86::Gp left = use(inst.operands[0], x86::rax);
+    const x86::Gp right = use(inst.operands[1], x86::rcx);
+    const x86::Gp d = destination();
+    if (left != x86::rax) a_.mov(x86::rax, left);
+    if (narrow) {
+      a_.imul(x86::eax, right.r32());
+      a_.movsxd(d, x86::eax);
+    } else {
+      a_.imul(x86::rax, right);
+      a_.mov(d, x86::rax);
+    }
+  }
+
+  void emit_multiply_high(const Inst& inst) {
+    const x86::Gp left = use(inst.operands[0], x86::rax);
+    const x86::Gp right = use(inst.operands[1], x86::rcx);
+    const x86::Gp d = destination();
+    if (left != x86::rax) a_.mov(x86::rax, left);
+    if (right != x86::rcx) a_.mov(x86::rcx, right);
+    if (inst.op == Op::kMulh) {
+      a_.imul(x86::rcx);
+      a_.mov(d, x86::rdx);
+      return;
+    }
+    if (inst.op == Op::kMulhu) {
+      a_.mul(x86::rcx);
+      a_.mov(d, x86::rdx);
+      return;
+    }
+    // Signed times unsigned: the unsigned product, less b where a is negative.
+    a_.push(x86::rax);
+    a_.mul(x86::rcx);
+    a_.pop(x86::rax);
+    a_.sar(x86::rax, 63);
+    a_.and_(x86::rax, x86::rcx);
+    a_.sub(x86::rdx, x86::rax);
+    a_.mov(d, x86::rdx);
+  }
+
+  void emit_divide(const Inst& inst) {
+    const Op op = inst.op;
+    const bool narrow = op == Op::kDiv32 || op == Op::kDivu32 || op == Op::kRem32 || op == Op::kRemu32;
+    const bool is_signed = op == Op::kDiv || op == Op::kRem || op == Op::kDiv32 || op == Op::kRem32;
+    const bool remainder = op == Op::kRem || op == Op::kRemu || op == Op::kRem32 || op == Op::kRemu32;
+    move(x86::rax, inst.operands[0]);
+    move(x86::rcx, inst.operands[1]);
+    const x86::Gp d = destination();
+    const auto sized = [narrow](const x86::Gp& reg) -> x86::Gp { return narrow ? x86::Gp(reg.r32()) : x86::Gp(reg); };
+    const x86::Gp rax = sized(x86::rax);
+    const x86::Gp rcx = sized(x86::rcx);
+    const x86::Gp rdx = sized(x86::rdx);
+    const Label special = a_.newLabel();
+    const Label done = a_.newLabel();
+    // Zero always, and minus one where signed, take the other way: the host would trap.
+    if (is_signed) {
+      a_.lea(x86::edx, x86::ptr(x86::rcx, 1));
+      if (!narrow) a_.lea(x86::rdx, x86::ptr(x86::rcx, 1));
+      a_.cmp(rdx, 1);
+      a_.jbe(special);
+      if (narrow) {
+        a_.cdq();
+      } else {
+        a_.cqo();
+      }
+      a_.idiv(rcx);
+    } else {
+      a_.test(rcx, rcx);
+      a_.jz(special);
+      a_.xor_(x86::edx, x86::edx);
+      a_.div(rcx);
+    }
+    a_.bind(done);
+    const x86::Gp result = remainder ? rdx : rax;
+    if (narrow) {
+      a_.movsxd(d, result);
+    } else {
+      a_.mov(d, result);
+    }
+    cold_.push_back([=, this] {
+      a_.bind(special);
+      // Quotients: by zero all ones, by minus one the negation. Remainders: the dividend, or zero.
+      if (remainder) a_.mov(rdx, rax);
+      if (is_signed) {
+        const Label zero = a_.newLabel();
+        a_.test(rcx, rcx);
+        a_.jz(zero);
+        if (remainder) {
+          a_.xor_(x86::edx, x86::edx);
+        } else {
+          a_.neg(rax);
+        }
+        a_.jmp(done);
+        a_.bind(zero);
+      }
+      if (!remainder) a_.mov(x86::rax, -1);
+      a_.jmp(done);
+    });
+  }
+
+  void emit_shift(const Inst& inst) {
+    const Op op = inst.op;
+    const bool narrow = op == Op::kShl32 || op == Op::kShr32 || op == Op::kSar32 || op == Op::kRol32 || op == Op::kRor32;
+    const auto apply = [&](const x86::Gp& reg, auto amount) {
+      switch (op) {
+        case Op::kShl:
+        case Op::kShl32: a_.shl(reg, amount); break;
+        case Op::kShr:
+        case Op::kShr32: a_.shr(reg, amount); break;
+        case Op::kSar:
+        case Op::kSar32: a_.sar(reg, amount); break;
+        case Op::kRol:
+        case Op::kRol32: a_.rol(reg, amount); break;
+        default: a_.ror(reg, amount); break;
+      }
+    };
+    const Value b = inst.operands[1];
+    const x86::Gp left = use(inst.operands[0], x86::rax);
+    if (is_constant(b)) {
+      const int amount = static_cast<int>(constant(b) & (narrow ? 31 : 63));
+      const x86::Gp d = destination();
+      if (narrow) {
+        if (left != x86::rax) a_.mov(x86::eax, left.r32());
+        if (amount != 0) apply(x86::eax, amount);
+        a_.movsxd(d, x86::eax);
+      } else {
+        if (d != left) a_.mov(d, left);
+        if (amount != 0) apply(d, amount);
+      }
+      return;
+    }
+    const x86::Gp right = use(b, x86::rcx);
+    const x86::Gp d = destination();
+    if (features_.bmi2 && op != Op::kRol && op != Op::kRor && op != Op::kRol32 && op != Op::kRor32) {
+      const x86::Gp to = narrow ? x86::Gp(x86::eax) : x86::Gp(d);
+      const x86::Gp from = narrow ? x86::Gp(left.r32()) : x86::Gp(left);
+      const x86::Gp by = narrow ? x86::Gp(right.r32()) : x86::Gp(right);
+      if (op == Op::kShl || op == Op::kShl32) {
+        a_.shlx(to, from, by);
+      } else if (op == Op::kShr || op == Op::kShr32) {
+        a_.shrx(to, from, by);
+      } else {
+        a_.sarx(to, from, by);
+      }
+      if (narrow) a_.movsxd(d, x86::eax);
+      return;
+    }
+    if (right != x86::rcx) a_.mov(x86::rcx, right);
+    if (left != x86::rax) a_.mov(x86::rax, left);
+    apply(narrow ? x86::Gp(x86::eax) : x86::Gp(x86::rax), x86::cl);
+    if (narrow) {
+      a_.movsxd(d, x86::eax);
+    } else {
+      a_.mov(d, x86::rax);
+    }
+  }
+
+  void emit_extend(const Inst& inst) {
+    const x86::Gp from = use(inst.operands[0], x86::rax);
+    const x86::Gp d = destination();
+    switch (inst.op) {
+      case Op::kSext8: a_.movsx(d, from.r8()); break;
+      case Op::kSext16: a_.movsx(d, from.r16()); break;
+      case Op::kSext32: a_.movsxd(d, from.r32()); break;
+      case Op::kZext8: a_.movzx(d.r32(), from.r8()); break;
+      case Op::kZext16: a_.movzx(d.r32(), from.r16()); break;
+      default: a_.mov(d.r32(), from.r32()); break;
+    }
+  }
+
+  void emit_count(const Inst& inst) {
+    const bool narrow = inst.op == Op::kClz32 || inst.op == Op::kCtz32;
+    const x86::Gp from = use(inst.operands[0], x86::rax);
+    const x86::Gp d = destination();
+    const int width = narrow ? 32 : 64;
+    const x86::Gp source = narrow ? x86::Gp(from.r32()) : x86::Gp(from);
+    const x86::Gp scratch = narrow ? x86::Gp(x86::ecx) : x86::Gp(x86::rcx);
+    if (inst.op == Op::kPopcount) {
+      if (features_.popcnt) {
+        a_.popcnt(d, from);
+      } else {
+        emit_popcount_by_halving(from, d);
+      }
+      return;
+    }
+    const bool leading = inst.op == Op::kClz || inst.op == Op::kClz32;
+    if (leading ? features_.lzcnt : features_.bmi1) {
+      if (leading) {
+        a_.lzcnt(scratch, source);
+      } else {
+        a_.tzcnt(scratch, source);
+      }
+      a_.mov(d, x86::rcx);
+      return;
+    }
+    // BSR and BSF leave their destination alone for zero, and say so in ZF.
+    a_.mov(x86::edx, leading ? 2 * width - 1 : width);
+    if (leading) {
+      a_.bsr(scratch, source);
+    } else {
+      a_.bsf(scratch, source);
+    }
+    a_.cmovz(x86::ecx, x86::edx);
+    if (leading) a_.xor_(x86::ecx, width - 1);
+    a_.mov(d.r32(), x86::ecx);
+  }
+
+  void emit_popcount_by_halving(const x86::Gp& from, const x86::Gp& d) {
+    // Sums of 2, 4, then 8 bits side by side; a multiplication adds up the bytes.
+    if (from != x86::rax) a_.mov(x86::rax, from);
+    a_.mov(x86::rcx, x86::rax);
+    a_.shr(x86::rcx, 1);
+    a_.mov(x86::rdx, 0x5555555555555555);
+    a_.and_(x86::rcx, x86::rdx);
+    a_.sub(x86::rax, x86::rcx);
+    a_.mov(x86::rdx, 0x3333333333333333);
+    a_.mov(x86::rcx, x86::rax);
+    a_.shr(x86::rcx, 2);
+    a_.and_(x86::rax, x86::rdx);
+    a_.and_(x86::rcx, x86::rdx);
+    a_.add(x86::rax, x86::rcx);
+    a_.mov(x86::rcx, x86::rax);
+    a_.shr(x86::rcx, 4);
+    a_.add(x86::rax, x86::rcx);
+    a_.mov(x86::rdx, 0x0f0f0f0f0f0f0f0f);
+    a_.and_(x86::rax, x86::rdx);
+    a_.mov(x86::rdx, 0x0101010101010101);
+    a_.imul(x86::rax, x86::rdx);
+    a_.shr(x86::rax, 56);
+    a_.mov(d, x86::rax);
+  }
+
+  void emit_or_combine(const Inst& inst) {
+    // Adding 0x7f to the low seven bits of a byte carries into its top bit unless they are zero.
+    move(x86::rax, inst.operands[0]);
+    const x86::Gp d = destination();
+    a_.mov(x86::rdx, 0x7f7f7f7f7f7f7f7f);
+    a_.mov(x86::rcx, x86::rax);
+    a_.and_(x86::rcx, x86::rdx);
+    a_.add(x86::rcx, x86::rdx);
+    a_.or_(x86::rcx, x86::rax);
+    a_.not_(x86::rdx);
+    a_.and_(x86::rcx, x86::rdx);  // 0x80 in each byte that has a bit
+    a_.mov(x86::rax, x86::rcx);
+    a_.shr(x86::rax, 7);
+    a_.sub(x86::rcx, x86::rax);   // 0x7f
+    a_.shl(x86::rax, 7);
+    a_.or_(x86::rax, x86::rcx);   // 0xff
+    a_.mov(d, x86::rax);
+  }
+
+  // --- Comparisons, fused with the exit or choice that follows at once.
+
+  static x86::CondCode condition(Op op) {
+    switch (op) {
+      case Op::kEq: return x86::CondCode::kE;
+      case Op::kNe: return x86::CondCode::kNE;
+      case Op::kLt: return x86::CondCode::kL;
+      case Op::kLtu: return x86::CondCode::kB;
+      case Op::kGe: return x86::CondCode::kGE;
+      default: return x86::CondCode::kAE;
+    }
+  }
+
+  void emit_flags(const Inst& inst) {
+    const Value a = inst.operands[0];
+    const Value b = inst.operands[1];
+    const x86::Gp left = use(a, x86::rax);
+    if (is_imm32(b)) {
+      if (constant(b) == 0) {
+        a_.test(left, left);
+      } else {
+        a_.cmp(left, static_cast<int>(constant(b)));
+      }
+    } else {
+      a_.cmp(left, use(b, x86::rcx));
+    }
+  }
+
+  // True when the only use of the value being defined is as operand 0 of the next instruction that emits
+  // code, of kind `op`. Constants in between emit none.
+  bool feeds_next(Op op) const {
+    if (use_count_[now_] != 1) return false;
+    for (std::size_t i = now_ + 1; i < block_.insts.size(); ++i) {
+      if (block_.insts[i].op == Op::kConst) continue;
+      return block_.insts[i].op == op && block_.insts[i].operands[0] == now_;
+    }
+    return false;
+  }
+
+  void emit_compare(const Inst& inst) {
+    if (feeds_next(Op::kExitIf) || feeds_next(Op::kSelect)) {
+      fused_ = static_cast<Value>(now_);
+      // The flags are set by the consumer, which must find the operands alive.
+      for (const Value operand : inst.operands) {
+        if (operand != ir::kNone && last_use_[operand] == now_) last_use_[operand] = last_use_[now_];
+      }
+      return;
+    }
+    emit_flags(inst);
+    const x86::Gp d = destination();
+    a_.set(condition(inst.op), x86::al);
+    a_.movzx(d.r32(), x86::al);
+  }
+
+  // Sets flags for operand 0 of the current instruction and gives the condition under which it is true. The
+  // operands of a fused comparison are released here.
+  x86::CondCode test_condition(Value value) {
+    if (fused_ == value) {
+      const Inst& compare = block_.insts[value];
+      emit_flags(compare);
+      for (const Value operand : compare.operands) {
+        if (operand != ir::kNone && last_use_[operand] <= now_ && !is_operand_now(operand)) released_.push_back(operand);
+      }
+      return condition(compare.op);
+    }
+    const x86::Gp reg = use(value, x86::rax);
+    a_.test(reg, reg);
+    return x86::CondCode::kNE;
+  }
+  void release_fused() {
+    for (const Value operand : released_) release(operand);
+    released_.clear();
+    fused_ = ir::kNone;
+  }
+
+  void emit_select(const Inst& inst) {
+    const x86::CondCode code = test_condition(inst.operands[0]);
+    // Moves keep the flags; so must constants, which therefore avoid XOR.
+    const x86::Gp yes = use(inst.operands[1], x86::rcx);
+    move(x86::rax, inst.operands[2]);
+    a_.cmov(code, x86::rax, yes);
+    release_fused();
+    a_.mov(destination(), x86::rax);
+  }
+
+  void emit_exit_if(const Inst& inst) {
+    const bool step = static_cast<ir::ExitKind>(inst.detail) == ir::ExitKind::kStep;
+    const x86::CondCode code = test_condition(inst.operands[0]);
+    const Label out = a_.newLabel();
+    a_.j(code, out);
+    release_fused();
+    cold_.push_back([=, this, origin = inst.origin, target = inst.imm] {
+      a_.bind(out);
+      refund(origin + (step ? 0u : 1u));
+      emit_go(target, step);
+    });
+  }
+
+  void emit_exit(const Inst& inst) {
+    const bool step = static_cast<ir::ExitKind>(inst.detail) == ir::ExitKind::kStep;
+    refund(inst.origin + (step ? 0u : 1u));
+    emit_go(inst.imm, step);
+  }
+
+  // Gives back the budget of the instructions after the first `retired`.
+  void refund(unsigned retired) {
+    const unsigned unretired = unretired_after(retired);
+    if (unretired != 0) a_.add(kBudget, unretired);
+  }
+  unsigned unretired_after(unsigned retired) const {
+    return static_cast<unsigned>(block_.origins.size()) - std::min<unsigned>(retired, static_cast<unsigned>(block_.origins.size()));
+  }
+
+  // Continues at `target`, an offset from the block's start.
+  void emit_go(std::int64_t target, bool step) {
+    if (step) return leave(ExitReason::kStep, target);
+    const std::int64_t in_page = static_cast<std::int64_t>(page_offset_) + target;
+    if (in_page < 0 || in_page >= 4096) {
+      set_address(target);
+      emit_jump();
+      return;
+    }
+    if (target == 0) {
+      a_.jmp(start_);
+      return;
+    }
+    const Label unlinked = a_.newLabel();
+    a_.long_().jmp(unlinked);
+    const std::uint32_t site = first_site_ + static_cast<std::uint32_t>(links_.size());
+    links_.push_back({static_cast<std::uint32_t>(a_.offset()) - 4, static_cast<std::int32_t>(target)});
+    cold_.push_back([=, this] {
+      a_.bind(unlinked);
+      a_.mov(state(o_.exit_site), site);
+      leave(ExitReason::kLink, target);
+    });
+  }
+
+  // rax: the guest-virtual address of an offset from the block's start.
+  void set_address(std::int64_t target) {
+    a_.mov(x86::rax, state(o_.page));
+    a_.add(x86::rax, static_cast<int>(page_offset_ + target));
+  }
+  void leave(ExitReason reason, std::int64_t target) {
+    set_address(target);
+    a_.mov(state(o_.pc), x86::rax);
+    a_.mov(state(o_.exit_reason), static_cast<int>(reason));
+    a_.jmp(state(o_.exit));
+  }
+
+  // Jumps to the guest address in rax through the fetch TLB: same tag, then the page's own table of entries,
+  // whose empty ones lead back to the dispatcher.
+  void emit_jump() {
+    const Label miss = a_.newLabel();
+    a_.mov(x86::ecx, x86::eax);
+    a_.shr(x86::ecx, 8);
+    a_.and_(x86::ecx, static_cast<int>((o_.tlb_entries - 1) << 4));
+    a_.mov(x86::rdx, x86::rax);
+    a_.and_(x86::rdx, -4096);
+    a_.add(x86::rcx, state(o_.tlb));
+    a_.mov(state(o_.pc), x86::rax);
+    a_.cmp(x86::rdx, x86::qword_ptr(x86::rcx, static_cast<int>(o_.tlb_fetch)));
+    a_.jne(miss);
+    a_.mov(x86::rcx, x86::qword_ptr(x86::rcx, static_cast<int>(o_.tlb_fetch + 8)));
+    a_.mov(state(o_.page), x86::rdx);
+    a_.and_(x86::eax, 0xffe);
+    a_.mov(x86::eax, x86::dword_ptr(x86::rcx, x86::rax, 1, static_cast<int>(o_.page_entries)));
+    a_.add(x86::rax, state(o_.code));
+    a_.jmp(x86::rax);
+    cold_.push_back([=, this] {
+      a_.bind(miss);
+      a_.mov(state(o_.exit_reason), static_cast<int>(ExitReason::kGo));
+      a_.jmp(state(o_.exit));
+    });
+  }
+
+  // --- Memory.
+
+  // Leaves the guest address in rax, the TLB entry in rcx; jumps to `slow` on a miss.
+  void emit_lookup(const Inst& inst, const x86::Gp& base, std::uint32_t array, const Label& slow) {
+    if (inst.imm != 0) {
+      a_.lea(x86::rax, x86::ptr(base, static_cast<int>(inst.imm)));
+    } else if (base != x86::rax) {
+      a_.mov(x86::rax, base);
+    }
+    const unsigned bytes = ir::bytes_of(inst.access());
+    a_.mov(x86::ecx, x86::eax);
+    a_.shr(x86::ecx, 8);
+    a_.and_(x86::ecx, static_cast<int>((o_.tlb_entries - 1) << 4));
+    a_.mov(x86::rdx, x86::rax);
+    a_.and_(x86::rdx, static_cast<int>(-4096 | static_cast<int>(bytes - 1)));
+    a_.add(x86::rcx, state(o_.tlb));
+    a_.cmp(x86::rdx, x86::qword_ptr(x86::rcx, static_cast<int>(array)));
+    a_.jne(slow);
+    a_.mov(x86::rcx, x86::qword_ptr(x86::rcx, static_cast<int>(array) + 8));
+  }
+
+  void call_slow(const Inst& inst, std::uint32_t stub, const std::vector<std::pair<unsigned, unsigned>>& saved) {
+    for (const auto& [xmm, index] : saved) a_.movsd(slot(index), x86::xmm(xmm));
+    const unsigned at = page_offset_ + block_.origins[inst.origin].offset;
+    a_.mov(x86::edx, pack_slow_access(inst.access(), at, unretired_after(inst.origin)));
+    a_.call(state(stub));
+    for (const auto& [xmm, index] : saved) a_.movsd(x86::xmm(xmm), slot(index));
+  }
+
+  // The xmm registers that hold values needed after this instruction, each with a slot to keep it in during a
+  // call. The slots are only lent: no value is spilled between here and the cold part's place in time.
+  std::vector<std::pair<unsigned, unsigned>> live_xmms() {
+    std::vector<std::pair<unsigned, unsigned>> saved;
+    for (unsigned i = kFirstValueXmm; i <= kLastValueXmm; ++i) {
+      if (xmm_of_[i] != ir::kNone && live_after(xmm_of_[i]) && xmm_of_[i] != now_) saved.push_back({i, take_slot()});
+    }
+    for (const auto& [xmm, index] : saved) slot_used_[index] = false;
+    return saved;
+  }
+
+  void emit_load(const Inst& inst) {
+    const Label slow = a_.newLabel();
+    const Label done = a_.newLabel();
+    // What making room for the destination emits must come before the way to the slow path branches off.
+    const x86::Gp base = use(inst.operands[0], x86::rax);
+    const bool floating = inst.type != Type::kI64;
+    const x86::Mem at = x86::ptr(x86::rax, x86::rcx);
+    if (floating) {
+      const x86::Xmm d = destination_xmm();
+      const auto saved = live_xmms();
+      emit_lookup(inst, base, o_.tlb_read, slow);
+      if (inst.type == Type::kF64) {
+        a_.movsd(d, at);
+      } else {
+        a_.movss(d, at);
+      }
+      a_.bind(done);
+      cold_.push_back([=, this] {
+        a_.bind(slow);
+        call_slow(inst, o_.read, saved);
+        a_.movq(d, x86::rax);
+        a_.jmp(done);
+      });
+      return;
+    }
+    const x86::Gp d = destination();
+    const auto saved = live_xmms();
+    emit_lookup(inst, base, o_.tlb_read, slow);
+    switch (inst.access()) {
+      case ir::Access::kI8: a_.movsx(d, x86::byte_ptr(x86::rax, x86::rcx)); break;
+      case ir::Access::kU8: a_.movzx(d.r32(), x86::byte_ptr(x86::rax, x86::rcx)); break;
+      case ir::Access::kI16: a_.movsx(d, x86::word_ptr(x86::rax, x86::rcx)); break;
+      case ir::Access::kU16: a_.movzx(d.r32(), x86::word_ptr(x86::rax, x86::rcx)); break;
+      case ir::Access::kI32: a_.movsxd(d, x86::dword_ptr(x86::rax, x86::rcx)); break;
+      case ir::Access::kU32: a_.mov(d.r32(), x86::dword_ptr(x86::rax, x86::rcx)); break;
+      default: a_.mov(d, x86::qword_ptr(x86::rax, x86::rcx)); break;
+    }
+    a_.bind(done);
+    cold_.push_back([=, this] {
+      a_.bind(slow);
+      call_slow(inst, o_.read, saved);
+      if (d != x86::rax) a_.mov(d, x86::rax);
+      a_.jmp(done);
+    });
+  }
+
+  void emit_store(const Inst& inst) {
+    const Label slow = a_.newLabel();
+    const Label done = a_.newLabel();
+    emit_lookup(inst, use(inst.operands[0], x86::rax), o_.tlb_write, slow);
+    const Value value = inst.operands[1];
+    const bool floating = block_.insts[value].type != Type::kI64;
+    const auto saved = live_xmms();
+    const Where where = where_[value];
+    if (floating) {
+      const x86::Xmm from = use_xmm(value, x86::xmm0);
+      if (inst.access() == ir::Access::kF64) {
+        a_.movsd(x86::ptr(x86::rax, x86::rcx), from);
+      } else {
+        a_.movss(x86::ptr(x86::rax, x86::rcx), from);
+      }
+    } else {
+      const x86::Gp from = use(value, x86::rdx);
+      switch (ir::bytes_of(inst.access())) {
+        case 1: a_.mov(x86::byte_ptr(x86::rax, x86::rcx), from.r8()); break;
+        case 2: a_.mov(x86::word_ptr(x86::rax, x86::rcx), from.r16()); break;
+        case 4: a_.mov(x86::dword_ptr(x86::rax, x86::rcx), from.r32()); break;
+        default: a_.mov(x86::qword_ptr(x86::rax, x86::rcx), from); break;
+      }
+    }
+    a_.bind(done);
+    cold_.push_back([=, this] {
+      a_.bind(slow);
+      // The value is still where it was: nothing has been emitted since.
+      switch (where.kind) {
+        case Kind::kRegister: a_.mov(x86::rcx, kValues[where.index]); break;
+        case Kind::kPinned: a_.mov(x86::rcx, kPinned[where.index]); break;
+        case Kind::kXmm: a_.movq(x86::rcx, x86::xmm(where.index)); break;
+        case Kind::kSlot: a_.mov(x86::rcx, slot(where.index)); break;
+        default: load_constant(x86::rcx, constant(value)); break;
+      }
+      call_slow(inst, o_.write, saved);
+      a_.jmp(done);
+    });
+  }
+
+  // --- Floating point. Rounding and flags are MXCSR's.
+
+  void emit_float(const Inst& inst) {
+    const Value a = inst.operands[0];
+    const Value b = inst.operands[1];
+    const Type source = a != ir::kNone ? block_.insts[a].type : Type::kVoid;
+    const bool wide = inst.type == Type::kF64;
+    switch (inst.op) {
+      case Op::kFadd:
+      case Op::kFsub:
+      case Op::kFmul:
+      case Op::kFdiv: {
+        const x86::Xmm left = use_xmm(a, x86::xmm0);
+        const x86::Xmm right = use_xmm(b, x86::xmm1);
+        if (left != x86::xmm0) a_.movaps(x86::xmm0, left);
+        const x86::Xmm d = x86::xmm0;
+        switch (inst.op) {
+          case Op::kFadd: wide ? a_.addsd(d, right) : a_.addss(d, right); break;
+          case Op::kFsub: wide ? a_.subsd(d, right) : a_.subss(d, right); break;
+          case Op::kFmul: wide ? a_.mulsd(d, right) : a_.mulss(d, right); break;
+          default: wide ? a_.divsd(d, right) : a_.divss(d, right); break;
+        }
+        a_.movaps(destination_xmm(), d);
+        return;
+      }
+      case Op::kFsqrt: {
+        const x86::Xmm from = use_xmm(a, x86::xmm0);
+        const x86::Xmm d = destination_xmm();
+        wide ? a_.sqrtsd(d, from) : a_.sqrtss(d, from);
+        return;
+      }
+      case Op::kFma: {
+        const x86::Xmm left = use_xmm(a, x86::xmm0);
+        if (left != x86::xmm0) a_.movaps(x86::xmm0, left);
+        const x86::Xmm right = use_xmm(b, x86::xmm1);
+        const x86::Xmm d = destination_xmm();
+        // The destination is fresh: no operand lives there.
+        const x86::Xmm addend = use_xmm(inst.operands[2], d);
+        wide ? a_.vfmadd213sd(x86::xmm0, right, addend) : a_.vfmadd213ss(x86::xmm0, right, addend);
+        a_.movaps(d, x86::xmm0);
+        return;
+      }
+      case Op::kFneg:
+      case Op::kFsign:
+      case Op::kFsignXor: {
+        const std::uint64_t sign = wide ? std::uint64_t{1} << 63 : std::uint64_t{1} << 31;
+        if (inst.op == Op::kFsign && a == b) {
+          const x86::Xmm from = use_xmm(a, x86::xmm0);
+          a_.movaps(destination_xmm(), from);
+          return;
+        }
+        a_.movq(x86::rax, use_xmm(a, x86::xmm0));
+        a_.mov(x86::rcx, sign);
+        if (inst.op == Op::kFneg) {
+          a_.xor_(x86::rax, x86::rcx);
+        } else {
+          a_.movq(x86::rdx, use_xmm(b, x86::xmm1));
+          a_.and_(x86::rdx, x86::rcx);
+          if (inst.op == Op::kFsign) {
+            a_.not_(x86::rcx);
+            a_.and_(x86::rax, x86::rcx);
+            a_.or_(x86::rax, x86::rdx);
+          } else {
+            a_.xor_(x86::rax, x86::rdx);
+          }
+        }
+        a_.movq(destination_xmm(), x86::rax);
+        return;
+      }
+      case Op::kFeq:
+      case Op::kFlt:
+      case Op::kFle: {
+        const x86::Xmm left = use_xmm(a, x86::xmm0);
+        const x86::Xmm right = use_xmm(b, x86::xmm1);
+        if (inst.op == Op::kFeq) {
+          source == Type::kF64 ? a_.ucomisd(left, right) : a_.ucomiss(left, right);
+          a_.setnp(x86::cl);
+          a_.sete(x86::al);
+          a_.and_(x86::al, x86::cl);
+        } else {
+          // Reversed, so that "unordered" (carry set) reads as false.
+          source == Type::kF64 ? a_.comisd(right, left) : a_.comiss(right, left);
+          inst.op == Op::kFlt ? a_.seta(x86::al) : a_.setae(x86::al);
+        }
+        a_.movzx(destination().r32(), x86::al);
+        return;
+      }
+      case Op::kFconvert: {
+        const x86::Xmm from = use_xmm(a, x86::xmm0);
+        const x86::Xmm d = destination_xmm();
+        if (wide) {
+          source == Type::kF32 ? a_.cvtss2sd(d, from) : a_.movaps(d, from);
+        } else {
+          source == Type::kF64 ? a_.cvtsd2ss(d, from) : a_.movaps(d, from);
+        }
+        return;
+      }
+      case Op::kFfromI64:
+      case Op::kFfromI32: {
+        const x86::Gp from = use(a, x86::rax);
+        const x86::Xmm d = destination_xmm();
+        const x86::Gp sized = inst.op == Op::kFfromI32 ? x86::Gp(from.r32()) : x86::Gp(from);
+        a_.xorps(d, d);
+        wide ? a_.cvtsi2sd(d, sized) : a_.cvtsi2ss(d, sized);
+        return;
+      }
+      case Op::kFtoI64:
+      case Op::kFtoI32:
+      case Op::kFtruncI64:
+      case Op::kFtruncI32: {
+        const x86::Xmm from = use_xmm(a, x86::xmm0);
+        const x86::Gp d = destination();
+        const bool narrow = inst.op == Op::kFtoI32 || inst.op == Op::kFtruncI32;
+        const bool truncate = inst.op == Op::kFtruncI64 || inst.op == Op::kFtruncI32;
+        const x86::Gp to = narrow ? x86::Gp(x86::eax) : x86::Gp(d);
+        if (source == Type::kF64) {
+          truncate ? a_.cvttsd2si(to, from) : a_.cvtsd2si(to, from);
+        } else {
+          truncate ? a_.cvttss2si(to, from) : a_.cvtss2si(to, from);
+        }
+        if (narrow) a_.movsxd(d, x86::eax);
+        return;
+      }
+      case Op::kFbits: {
+        const x86::Xmm from = use_xmm(a, x86::xmm0);
+        const x86::Gp d = destination();
+        source == Type::kF64 ? a_.movq(d, from) : a_.movd(d.r32(), from);
+        return;
+      }
+      case Op::kFfromBits: {
+        const x86::Gp from = use(a, x86::rax);
+        const x86::Xmm d = destination_xmm();
+        wide ? a_.movq(d, from) : a_.movd(d, from.r32());
+        return;
+      }
+      case Op::kFcanonical: {
+        const x86::Xmm from = use_xmm(a, x86::xmm0);
+        const x86::Xmm d = destination_xmm();
+        a_.movaps(d, from);
+        wide ? a_.ucomisd(d, d) : a_.ucomiss(d, d);
+        const Label nan = a_.newLabel();
+        const Label done = a_.newLabel();
+        a_.jp(nan);
+        a_.bind(done);
+        cold_.push_back([=, this] {
+          a_.bind(nan);
+          a_.mov(x86::rax, wide ? 0x7ff8000000000000 : 0x7fc00000);
+          a_.movq(d, x86::rax);
+          a_.jmp(done);
+        });
+        return;
+      }
+      default: assert(false && "an operation without a translation");
+    }
+  }
+
+  const StateOffsets& o_;
+  const HostFeatures& features_;
+  const ir::Block& block_;
+  const unsigned page_offset_;
+  const std::uint32_t first_site_;
+
+  CodeHolder code_;
+  x86::Assembler a_;
+  Label start_;
+  std::vector<std::function<void()>> cold_;
+  std::vector<Link> links_;
+
+  std::size_t now_ = 0;
+  std::vector<std::uint32_t> last_use_;
+  std::vector<std::uint32_t> use_count_;
+  std::vector<Where> where_;
+  std::array<Value, kValues.size()> value_of_{ir::kNone, ir::kNone, ir::kNone};
+  std::array<Value, 16> xmm_of_ = [] {
+    std::array<Value, 16> none;
+    none.fill(ir::kNone);
+    return none;
+  }();
+  std::array<bool, kSpillSlots> slot_used_{};
+  Value fused_ = ir::kNone;
+  std::vector<Value> released_;
+  bool lent_ = false;
+};
+
+EmittedCode Compiler::compile(const ir::Block& block, unsigned page_offset, std::uint32_t first_site) {
+  return Emission(offsets_, features_, block, page_offset, first_site).run();
+}
+
+}  // namespace doppel::x64

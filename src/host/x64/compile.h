@@ -1,0 +1,104 @@
+// From IR to x86-64: register assignment and emission in one forward pass.
+//
+// Some guest registers live in host registers while translated code runs, in every block alike, so that blocks
+// chain without touching memory (RegisterMap). The values of a block get the remaining registers by next use.
+// Blocks hold no absolute address: they reach state, stubs and each other by the state register and by
+// relative jumps that the code cache patches.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "ir/ir.h"
+
+namespace doppel::x64 {
+
+// What the running host offers beyond x86-64's base. Masked to test the fall-backs.
+struct HostFeatures {
+  bool bmi2 = false;
+  bool lzcnt = false;
+  bool bmi1 = false;
+  bool popcnt = false;
+  bool fma = false;
+  bool avx = false;
+  static HostFeatures detect();
+};
+
+// Byte offsets in the guest's flat state and in the tables that it points to.
+struct StateOffsets {
+  std::uint32_t pc;
+  std::uint32_t page, tlb, code, exit, read, write, budget, exit_reason, exit_site;  // of isa::CodeFrame
+  std::uint32_t tlb_read, tlb_write, tlb_fetch;  // arrays of {tag, addend or page object} in the TLB
+  std::uint32_t tlb_entries;                     // of each array; a power of two
+  std::uint32_t page_entries;  // in a page object: a 32-bit code offset for each halfword of the page
+  std::vector<std::uint32_t> pinned;             // state offsets of the registers to keep in host registers
+};
+
+// A jump that the code cache may direct to its target once that is translated.
+struct Link {
+  std::uint32_t at;      // offset in the code of the jump's 32-bit displacement
+  std::int32_t target;   // guest offset in bytes from the block's start
+};
+
+struct EmittedCode {
+  std::vector<std::byte> bytes;
+  std::vector<Link> links;
+};
+
+// Why translated code came back; in the state's exit_reason.
+enum class ExitReason : std::uint64_t {
+  kGo,     // continue at pc: a jump's target is not translated, or not in the fetch TLB
+  kLink,   // likewise, by the direct jump number exit_site
+  kStep,   // run the one instruction at pc by the interpreter
+  kSpent,  // the budget is used up
+  kFault,  // a slow access took a trap; pc is the handler
+};
+
+// How many state offsets can be pinned.
+inline constexpr unsigned kPinnedRegisters = 7;
+
+// The three stubs that all blocks share, in one piece of code: `enter` is called as void(state, code).
+struct Stubs {
+  std::vector<std::byte> bytes;
+  std::uint32_t enter, exit, read, write;
+};
+
+// What slow accesses call, with the state, the guest address, the value to store and a SlowAccess. `ok` is
+// zero when a trap was taken.
+struct SlowResult {
+  std::uint64_t value;
+  std::uint64_t ok;
+};
+using SlowHelper = SlowResult (*)(void* state, std::uint64_t address, std::uint64_t value, std::uint64_t access);
+
+// A slow access's description: what is accessed, the instruction's offset in its page, and how many of the
+// block's instructions have not run.
+constexpr std::uint32_t pack_slow_access(ir::Access access, unsigned page_offset, unsigned unretired) {
+  return static_cast<std::uint32_t>(access) | page_offset << 4 | unretired << 16;
+}
+constexpr ir::Access slow_access(std::uint64_t packed) { return static_cast<ir::Access>(packed & 15); }
+constexpr unsigned slow_page_offset(std::uint64_t packed) { return packed >> 4 & 0xfff; }
+constexpr unsigned slow_unretired(std::uint64_t packed) { return packed >> 16 & 0xffff; }
+
+class Compiler {
+ public:
+  Compiler(const StateOffsets& offsets, const HostFeatures& features);
+  ~Compiler();
+
+  // What an empty entry of a page leads to: back to the dispatcher, pc being in the state.
+  std::vector<std::byte> make_entry_miss() const;
+  Stubs make_stubs(SlowHelper read, SlowHelper write);
+
+  // Compiles `block`, which starts at `page_offset` of its guest page. Its links are numbered from
+  // `first_site` in the order of EmittedCode::links.
+  EmittedCode compile(const ir::Block& block, unsigned page_offset, std::uint32_t first_site);
+
+ private:
+  class Emission;
+  StateOffsets offsets_;
+  HostFeatures features_;
+};
+
+}  // namespace doppel::x64

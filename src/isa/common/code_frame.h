@@ -1,0 +1,23 @@
+// What translated code keeps in memory beside the guest's registers. Part of every guest's flat state, so that
+// one base register reaches both. Offsets from the start of the state are given to the back end.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+namespace doppel::isa {
+
+struct CodeFrame {
+  std::uint64_t page = 0;            // guest-virtual address of the page that the running block lies in
+  void* tlb = nullptr;               // the software TLB in force
+  const std::byte* code = nullptr;   // base of the code memory that block entries are relative to
+  // Entry points that blocks reach through memory, which keeps their own code position-independent.
+  const void* exit = nullptr;        // leaves to the dispatcher
+  const void* read = nullptr;        // slow load and store
+  const void* write = nullptr;
+  std::int64_t budget = 0;           // guest instructions that may still run; in a register while code runs
+  std::uint64_t exit_reason = 0;     // an x64::ExitReason, set on leaving
+  std::uint64_t exit_site = 0;       // which link, for kLink
+};
+
+}  // namespace doppel::isa

@@ -1,0 +1,439 @@
+#include "isa/riscv/lift.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include "isa/common/softfloat/softfloat.h"
+#include "isa/riscv/csr.h"
+#include "isa/riscv/ext/all.h"
+#include "isa/riscv/hart_state.h"
+
+namespace doppel::riscv {
+
+namespace state_offset {
+std::uint32_t x(unsigned index) { return static_cast<std::uint32_t>(offsetof(HartState, x) + 8 * index); }
+std::uint32_t f(unsigned index) { return static_cast<std::uint32_t>(offsetof(HartState, f) + 8 * index); }
+}  // namespace state_offset
+
+namespace {
+
+using ir::Access;
+using ir::Op;
+using ir::Type;
+
+// A word of the guest as the rows see it: an IR value, or a constant not yet in the block. Constants meet
+// values in operators, which put them there.
+class Word {
+ public:
+  Word(u64 constant) : constant_(constant) {}  // NOLINT: rows mix words and constants
+  Word(ir::Builder& builder, ir::Value value) : builder_(&builder), value_(value) {}
+
+  bool is_constant() const { return builder_ == nullptr; }
+  u64 constant() const { return constant_; }
+  ir::Value in(ir::Builder& builder) const { return is_constant() ? builder.constant(constant_) : value_; }
+  ir::Builder* builder() const { return builder_; }
+
+#define DOPPEL_BINARY(name, op)                                     \
+  friend Word name(const Word& a, const Word& b) { return combine(Op::op, a, b); }
+  DOPPEL_BINARY(operator+, kAdd)
+  DOPPEL_BINARY(operator-, kSub)
+  DOPPEL_BINARY(operator*, kMul)
+  DOPPEL_BINARY(operator&, kAnd)
+  DOPPEL_BINARY(operator|, kOr)
+  DOPPEL_BINARY(operator^, kXor)
+  DOPPEL_BINARY(shl, kShl)
+  DOPPEL_BINARY(shr, kShr)
+  DOPPEL_BINARY(sar, kSar)
+  DOPPEL_BINARY(rol, kRol)
+  DOPPEL_BINARY(ror, kRor)
+  DOPPEL_BINARY(shl32, kShl32)
+  DOPPEL_BINARY(shr32, kShr32)
+  DOPPEL_BINARY(sar32, kSar32)
+  DOPPEL_BINARY(rol32, kRol32)
+  DOPPEL_BINARY(ror32, kRor32)
+  DOPPEL_BINARY(mulh, kMulh)
+  DOPPEL_BINARY(mulhu, kMulhu)
+  DOPPEL_BINARY(mulhsu, kMulhsu)
+  DOPPEL_BINARY(div, kDiv)
+  DOPPEL_BINARY(divu, kDivu)
+  DOPPEL_BINARY(rem, kRem)
+  DOPPEL_BINARY(remu, kRemu)
+  DOPPEL_BINARY(div32, kDiv32)
+  DOPPEL_BINARY(divu32, kDivu32)
+  DOPPEL_BINARY(rem32, kRem32)
+  DOPPEL_BINARY(remu32, kRemu32)
+  DOPPEL_BINARY(eq, kEq)
+  DOPPEL_BINARY(ne, kNe)
+  DOPPEL_BINARY(lt, kLt)
+  DOPPEL_BINARY(ltu, kLtu)
+  DOPPEL_BINARY(ge, kGe)
+  DOPPEL_BINARY(geu, kGeu)
+#undef DOPPEL_BINARY
+#define DOPPEL_UNARY(name, op) \
+  friend Word name(const Word& a) { return apply(Op::op, a); }
+  DOPPEL_UNARY(sext8, kSext8)
+  DOPPEL_UNARY(sext16, kSext16)
+  DOPPEL_UNARY(sext32, kSext32)
+  DOPPEL_UNARY(zext8, kZext8)
+  DOPPEL_UNARY(zext16, kZext16)
+  DOPPEL_UNARY(zext32, kZext32)
+  DOPPEL_UNARY(clz, kClz)
+  DOPPEL_UNARY(ctz, kCtz)
+  DOPPEL_UNARY(popcount, kPopcount)
+  DOPPEL_UNARY(clz32, kClz32)
+  DOPPEL_UNARY(ctz32, kCtz32)
+  DOPPEL_UNARY(byte_reverse, kByteReverse)
+  DOPPEL_UNARY(or_combine_bytes, kOrCombineBytes)
+#undef DOPPEL_UNARY
+  friend Word operator~(const Word& a) { return a ^ Word(~u64{0}); }
+  friend Word select(const Word& c, const Word& a, const Word& b) {
+    ir::Builder& builder = *c.builder_;
+    return {builder, builder.emit(Op::kSelect, Type::kI64, c.value_, a.in(builder), b.in(builder))};
+  }
+  friend Word min(const Word& a, const Word& b) { return select(lt(a, b), a, b); }
+  friend Word max(const Word& a, const Word& b) { return select(lt(a, b), b, a); }
+  friend Word minu(const Word& a, const Word& b) { return select(ltu(a, b), a, b); }
+  friend Word maxu(const Word& a, const Word& b) { return select(ltu(a, b), b, a); }
+
+ private:
+  // At least one of a and b is a value: the rows never combine two constants into a word.
+  static Word combine(Op op, const Word& a, const Word& b) {
+    ir::Builder& builder = a.builder_ != nullptr ? *a.builder_ : *b.builder_;
+    const ir::Value left = a.in(builder);
+    const ir::Value right = b.in(builder);
+    return {builder, builder.emit(op, Type::kI64, left, right)};
+  }
+  static Word apply(Op op, const Word& a) { return {*a.builder_, a.builder_->emit(op, Type::kI64, a.value_)}; }
+
+  ir::Builder* builder_ = nullptr;
+  ir::Value value_ = ir::kNone;
+  u64 constant_ = 0;
+};
+
+// A floating-point value of some format. Half precision has no IR type: those rows are stepped.
+struct Float {
+  ir::Value value;
+};
+
+template <class Format>
+constexpr Type type_of(Format) {
+  return sizeof(typename Format::Bits) == 8 ? Type::kF64 : Type::kF32;
+}
+
+template <class T>
+constexpr Access access_of() {
+  constexpr bool kSigned = std::is_signed_v<T>;
+  switch (sizeof(T)) {
+    case 1: return kSigned ? Access::kI8 : Access::kU8;
+    case 2: return kSigned ? Access::kI16 : Access::kU16;
+    case 4: return kSigned ? Access::kI32 : Access::kU32;
+    default: return Access::kI64;
+  }
+}
+
+constexpr u64 kSingleBox = 0xffff'ffff'0000'0000;
+
+// The abstract machine over IR. What it cannot express ends the block with a step: the engine runs that
+// instruction in the reference interpreter and comes back for the next.
+class LiftMachine {
+ public:
+  LiftMachine(ir::Builder& builder, unsigned page_offset, const LiftOptions& options)
+      : b_(builder), page_offset_(page_offset), options_(options) {}
+
+  void begin(unsigned offset, unsigned length, unsigned rm) {
+    offset_ = offset;
+    next_offset_ = offset + length;
+    rm_ = rm;
+  }
+  bool ended() const { return ended_; }
+
+  void step() {
+    if (ended_) return;
+    b_.emit(Op::kExit, Type::kVoid, ir::kNone, ir::kNone, ir::kNone, offset_,
+            static_cast<std::uint8_t>(ir::ExitKind::kStep));
+    ended_ = true;
+  }
+  // What floating-point instructions need before they run: see HartState::floating_gate.
+  void open_floating() {
+    if (floating_open_) return;
+    floating_open_ = true;
+    const ir::Value gate = b_.get(Type::kI64, offsetof(HartState, floating_gate));
+    step_if(gate);
+    const ir::Value status = b_.get(Type::kI64, offsetof(HartState, mstatus));
+    b_.set(offsetof(HartState, mstatus), b_.emit(Op::kOr, Type::kI64, status, b_.constant(mstatus::kFsDirty)));
+  }
+
+  Word x(unsigned r) {
+    if (r == 0 || r == kXDiscard) return Word(b_, b_.constant(0));
+    return {b_, b_.get(Type::kI64, state_offset::x(r))};
+  }
+  void set_x(unsigned r, const Word& value) {
+    if (r != kXDiscard && !ended_) b_.set(state_offset::x(r), value.in(b_));
+  }
+  Word constant(const Word& value) const { return value; }
+  Word pc() { return address_of(offset_); }
+  Word next_pc() { return address_of(next_offset_); }
+
+  void jump_relative(u64 offset) {
+    b_.emit(Op::kExit, Type::kVoid, ir::kNone, ir::kNone, ir::kNone, static_cast<i64>(offset_ + offset));
+    ended_ = true;
+  }
+  void branch(const Word& taken, u64 offset) {
+    b_.emit(Op::kExitIf, Type::kVoid, taken.in(b_), ir::kNone, ir::kNone, static_cast<i64>(offset_ + offset));
+    ++branches_;
+  }
+  void jump(const Word& target, const Operands& i) {
+    const auto links = [](unsigned r) { return r == 1 || r == 5; };
+    const auto hint = links(i.rd)    ? ir::JumpHint::kCall
+                      : links(i.rs1) ? ir::JumpHint::kReturn
+                                     : ir::JumpHint::kOther;
+    b_.emit(Op::kExitTo, Type::kVoid, target.in(b_), ir::kNone, ir::kNone, 0, static_cast<std::uint8_t>(hint));
+    ended_ = true;
+  }
+  unsigned branches() const { return branches_; }
+
+  template <class T>
+  void load_x(unsigned rd, const Word& address, As<T>) {
+    set_x(rd, {b_, b_.load(access_of<T>(), address.in(b_))});
+  }
+  template <class T>
+  void store(const Word& address, const Word& value, As<T>) {
+    const ir::Value at = address.in(b_);
+    b_.store(access_of<T>(), at, value.in(b_));
+  }
+  template <class Format>
+  void load_f(unsigned fd, const Word& address, Format format) {
+    if constexpr (sizeof(typename Format::Bits) == 8) {
+      set_f(fd, Float{b_.load(Access::kF64, address.in(b_))}, format);
+    } else if constexpr (sizeof(typename Format::Bits) == 4) {
+      set_boxed(fd, b_.load(Access::kU32, address.in(b_)));
+    } else {
+      step();
+    }
+  }
+  template <class Format>
+  void store_f(const Word& address, unsigned fs, Format) {
+    using Bits = typename Format::Bits;
+    const ir::Value at = address.in(b_);
+    if constexpr (sizeof(Bits) == 8) {
+      b_.store(Access::kF64, at, b_.get(Type::kF64, state_offset::f(fs)));
+    } else {
+      b_.store(access_of<Bits>(), at, b_.get(Type::kI64, state_offset::f(fs)));
+    }
+  }
+
+  void fence(i32 fields) {
+    const bool store_load = (fields >> 4 & 0b0101) != 0 && (fields & 0b1010) != 0 && fields >> 8 != 8;
+    if (store_load) b_.emit(Op::kFence, Type::kVoid);
+    if (fields == 0x010) step();  // PAUSE
+  }
+
+  // --- Left to the interpreter.
+  template <class... Anything> void amo(Anything&&...) { step(); }
+  template <class... Anything> void load_reserved(Anything&&...) { step(); }
+  template <class... Anything> void store_conditional(Anything&&...) { step(); }
+  template <class... Anything> void csr(Anything&&...) { step(); }
+  template <class... Anything> void cache_block(Anything&&...) { step(); }
+  template <class... Anything> void sfence_vma(Anything&&...) { step(); }
+  void sfence_inval() { step(); }
+  void fence_i() { step(); }
+  void ecall() { step(); }
+  void ebreak() { step(); }
+  void mret() { step(); }
+  void sret() { step(); }
+  void wfi() { step(); }
+
+  // --- Floating point.
+
+  template <class Format>
+  Float f(unsigned r, Format format) {
+    if constexpr (sizeof(typename Format::Bits) == 8) {
+      return {b_.get(Type::kF64, state_offset::f(r))};
+    } else if constexpr (sizeof(typename Format::Bits) == 4) {
+      const Word bits{b_, b_.get(Type::kI64, state_offset::f(r))};
+      const Word valid = select(geu(bits, Word(kSingleBox)), bits, Word(u64{softfloat::kCanonicalNan<u32>}));
+      return {b_.emit(Op::kFfromBits, type_of(format), valid.in(b_))};
+    } else {
+      step();
+      return {b_.constant(0)};
+    }
+  }
+  template <class Format>
+  void set_f(unsigned r, Float value, Format) {
+    if (ended_) return;
+    if constexpr (sizeof(typename Format::Bits) == 8) {
+      b_.set(state_offset::f(r), value.value);
+    } else {
+      set_boxed(r, b_.emit(Op::kFbits, Type::kI64, value.value));
+    }
+  }
+  template <class Format>
+  Word f_raw(unsigned r, Format) {
+    const Word bits{b_, b_.get(Type::kI64, state_offset::f(r))};
+    if constexpr (sizeof(typename Format::Bits) == 4) return sext32(bits);
+    if constexpr (sizeof(typename Format::Bits) == 2) return sext16(bits);
+    return bits;
+  }
+  template <class Format>
+  Float f_from_raw(const Word& value, Format format) {
+    if constexpr (sizeof(typename Format::Bits) == 2) {
+      step();
+      return {b_.constant(0)};
+    } else {
+      return {b_.emit(Op::kFfromBits, type_of(format), value.in(b_))};
+    }
+  }
+  template <class Format> Float fneg(Format format, Float a) { return pure(Op::kFneg, format, a); }
+  template <class Format> Float fsign(Format format, Float a, Float b) { return pure(Op::kFsign, format, a, b); }
+  template <class Format> Float fsign_xor(Format format, Float a, Float b) {
+    return pure(Op::kFsignXor, format, a, b);
+  }
+  template <class Format> Float fadd(Format format, Float a, Float b) { return rounded(Op::kFadd, format, a, b); }
+  template <class Format> Float fsub(Format format, Float a, Float b) { return rounded(Op::kFsub, format, a, b); }
+  template <class Format> Float fmul(Format format, Float a, Float b) { return rounded(Op::kFmul, format, a, b); }
+  template <class Format> Float fdiv(Format format, Float a, Float b) { return rounded(Op::kFdiv, format, a, b); }
+  template <class Format> Float fsqrt(Format format, Float a) { return rounded(Op::kFsqrt, format, a); }
+  template <class Format> Float fma(Format format, Float a, Float b, Float c) {
+    if (!options_.fused_multiply_add) return step(), a;
+    return rounded(Op::kFma, format, a, b, c);
+  }
+  template <class Format> Float fmin(Format, Float a, Float) { return step(), a; }
+  template <class Format> Float fmax(Format, Float a, Float) { return step(), a; }
+  template <class Format> Word feq(Format, Float a, Float b) { return compare(Op::kFeq, a, b); }
+  template <class Format> Word flt(Format, Float a, Float b) { return compare(Op::kFlt, a, b); }
+  template <class Format> Word fle(Format, Float a, Float b) { return compare(Op::kFle, a, b); }
+  template <class Format> Word fclass(Format, Float) { return step(), Word(u64{0}); }
+  template <class To, class From>
+  Float fconvert(To to, From, Float a) {
+    if constexpr (sizeof(typename To::Bits) == 2 || sizeof(typename From::Bits) == 2) {
+      return step(), a;
+    } else {
+      if (sizeof(typename To::Bits) < sizeof(typename From::Bits) && !dynamic_rounding()) return step(), a;
+      return canonical(to, {b_.emit(Op::kFconvert, type_of(to), a.value)});
+    }
+  }
+  template <class Format, class T>
+  Word fto_integer(Format, Float a, As<T>) {
+    constexpr bool kLong = sizeof(T) == 8;
+    const bool truncates = rm_ == 1;
+    if (std::is_unsigned_v<T> || (!truncates && !dynamic_rounding())) return step(), Word(u64{0});
+    const Op op = kLong ? (truncates ? Op::kFtruncI64 : Op::kFtoI64) : (truncates ? Op::kFtruncI32 : Op::kFtoI32);
+    const Word result{b_, b_.emit(op, Type::kI64, a.value)};
+    // What does not fit saturates by RISC-V's own rule, which the interpreter knows.
+    const u64 indefinite = kLong ? u64{1} << 63 : ~u64{0} << 31;
+    step_if(eq(result, Word(indefinite)).in(b_));
+    return result;
+  }
+  template <class Format, class T>
+  Float ffrom_integer(Format format, const Word& value, As<T>) {
+    if (std::is_unsigned_v<T>&& sizeof(T) == 8) return step(), Float{b_.constant(0)};
+    const bool exact = sizeof(T) == 4 && sizeof(typename Format::Bits) == 8;
+    if (!exact && !dynamic_rounding()) return step(), Float{b_.constant(0)};
+    if constexpr (std::is_unsigned_v<T>) {
+      return {b_.emit(Op::kFfromI64, type_of(format), zext32(value).in(b_))};
+    } else {
+      return {b_.emit(sizeof(T) == 8 ? Op::kFfromI64 : Op::kFfromI32, type_of(format), value.in(b_))};
+    }
+  }
+
+ private:
+  Word address_of(unsigned offset) {
+    const ir::Value page = b_.get(Type::kI64, offsetof(HartState, frame) + offsetof(isa::CodeFrame, page));
+    return Word{b_, page} + Word(u64{page_offset_} + offset);
+  }
+  void step_if(ir::Value condition) {
+    b_.emit(Op::kExitIf, Type::kVoid, condition, ir::kNone, ir::kNone, offset_,
+            static_cast<std::uint8_t>(ir::ExitKind::kStep));
+  }
+  // The back end rounds by frm only. RISC-V code names another mode in conversions alone, in practice.
+  bool dynamic_rounding() const { return rm_ == 7; }
+
+  void set_boxed(unsigned r, ir::Value bits) {
+    if (ended_) return;
+    b_.set(state_offset::f(r), b_.emit(Op::kOr, Type::kI64, bits, b_.constant(kSingleBox)));
+  }
+  template <class Format>
+  Float canonical(Format format, Float a) {
+    return {b_.emit(Op::kFcanonical, type_of(format), a.value)};
+  }
+  template <class Format>
+  Float pure(Op op, Format format, Float a, Float b = {ir::kNone}) {
+    if (sizeof(typename Format::Bits) == 2) return step(), a;
+    return {b_.emit(op, type_of(format), a.value, b.value)};
+  }
+  template <class Format>
+  Float rounded(Op op, Format format, Float a, Float b = {ir::kNone}, Float c = {ir::kNone}) {
+    if (!dynamic_rounding()) return step(), a;
+    return canonical(format, {b_.emit(op, type_of(format), a.value, b.value, c.value)});
+  }
+  Word compare(Op op, Float a, Float b) { return {b_, b_.emit(op, Type::kI64, a.value, b.value)}; }
+
+  ir::Builder& b_;
+  unsigned page_offset_;
+  const LiftOptions& options_;
+  unsigned offset_ = 0;
+  unsigned next_offset_ = 0;
+  unsigned rm_ = 0;
+  unsigned branches_ = 0;
+  bool ended_ = false;
+  bool floating_open_ = false;
+};
+
+using LiftRow = void (*)(LiftMachine&, const Operands&);
+
+template <std::size_t Index>
+void lift_row(LiftMachine& machine, const Operands& operands) {
+  constexpr const auto& kRow = std::get<Index>(kRows);
+  if constexpr (kRow.traits.floating_point) machine.open_floating();
+  kRow.semantics(machine, operands);
+}
+
+constexpr auto kLifters = []<std::size_t... I>(std::index_sequence<I...>) {
+  return std::array<LiftRow, kRowCount>{&lift_row<I>...};
+}(std::make_index_sequence<kRowCount>{});
+
+}  // namespace
+
+void Lifter::lift(std::span<const std::byte> page, unsigned offset, ir::Block& block) const {
+  block.insts.clear();
+  block.origins.clear();
+  ir::Builder builder(block);
+  LiftMachine machine(builder, offset, options_);
+  unsigned at = offset;
+  while (!machine.ended()) {
+    const bool full = block.origins.size() >= kMostInstructions || machine.branches() >= kMostBranches;
+    const bool at_end = at + 2 > page.size();
+    if (full || at_end) {
+      builder.emit(Op::kExit, Type::kVoid, ir::kNone, ir::kNone, ir::kNone, at - offset);
+      break;
+    }
+    std::uint32_t raw = 0;
+    std::memcpy(&raw, page.data() + at, 2);
+    const unsigned length = instruction_bytes(static_cast<std::uint16_t>(raw));
+    builder.begin_guest_instruction(at - offset, raw);
+    machine.begin(at - offset, length, 0);
+    if (at + length > page.size()) {  // straddles two pages
+      machine.step();
+      break;
+    }
+    std::memcpy(&raw, page.data() + at, length);
+    block.origins.back().raw = raw;
+    const Decoded decoded = decoder_.decode(raw);
+    if (decoded.row == kIllegal) {
+      machine.step();
+      break;
+    }
+    machine.begin(at - offset, length, decoded.operands.rm);
+    kLifters[decoded.row](machine, decoded.operands);
+    at += length;
+  }
+  block.guest_bytes = at - offset;
+  // A row that stepped may have gone on to compute what nobody uses.
+  const auto is_end = [](const ir::Inst& inst) {
+    return inst.op == Op::kExit || inst.op == Op::kExitTo || inst.op == Op::kExitState;
+  };
+  const auto end = std::find_if(block.insts.begin(), block.insts.end(), is_end);
+  block.insts.erase(end + 1, block.insts.end());
+}
+
+}  // namespace doppel::riscv

@@ -1,0 +1,42 @@
+// Memory for translated code: one region, mapped twice. Code runs through a mapping that is never writable and
+// is written through one that is never executable (W^X).
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <optional>
+#include <span>
+
+#include "base/result.h"
+#include "base/unique_fd.h"
+
+namespace doppel {
+
+class CodeMemory {
+ public:
+  // Fails when the host refuses executable mappings.
+  static Result<CodeMemory> create(std::size_t size_bytes);
+  CodeMemory(CodeMemory&& other) noexcept;
+  CodeMemory& operator=(CodeMemory&&) = delete;
+  ~CodeMemory();
+
+  // Appends; gives the offset of the copy, or nullopt when the region is full.
+  std::optional<std::uint32_t> append(std::span<const std::byte> code);
+  // Overwrites the 32-bit displacement at `at` so that its jump goes to `target`.
+  void patch_jump(std::uint32_t at, std::uint32_t target);
+  // Forgets everything after `keep` bytes.
+  void truncate(std::uint32_t keep) { used_ = keep; }
+
+  const std::byte* code() const { return executable_; }
+  std::uint32_t used() const { return used_; }
+
+ private:
+  CodeMemory() = default;
+
+  std::byte* writable_ = nullptr;
+  std::byte* executable_ = nullptr;
+  std::size_t size_ = 0;
+  std::uint32_t used_ = 0;
+};
+
+}  // namespace doppel
