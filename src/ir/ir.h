@@ -173,7 +173,22 @@ struct OpInfo {
   bool any_type;
   bool pure, leaves, reads_state, writes_state, commutative;
 };
-const OpInfo& info(Op op);
+
+inline constexpr auto kOpInfos = [] {
+  constexpr Type kVoid = Type::kVoid, kI64 = Type::kI64;
+  constexpr Type kAny = Type::kF64;  // stands for "the instruction says"
+  constexpr auto make = [](std::string_view name, Type type, unsigned operands, std::string_view properties) {
+    const auto has = [&](char property) { return properties.find(property) != std::string_view::npos; };
+    return OpInfo{name,     operands, type,     type == kAny, has('P'),
+                  has('L'), has('R'), has('W'), has('C')};
+  };
+  return std::array{
+#define X(op, name, type, operands, properties) make(name, type, operands, properties),
+      DOPPEL_IR_OPS(X)
+#undef X
+  };
+}();
+constexpr const OpInfo& info(Op op) { return kOpInfos[static_cast<unsigned>(op)]; }
 
 // One guest instruction of a block.
 struct Origin {

@@ -43,12 +43,12 @@ bool same_operation(const Inst& a, const Inst& b) {
 }  // namespace
 
 void common_values(Block& block) {
-  Substitution substitution(block);
+  Substitution substitution;
   Table& table = fresh_table();
   for (std::size_t index = 0; index < block.insts.size(); ++index) {
     Inst& inst = block.insts[index];
     const Value value = static_cast<Value>(index);
-    substitution.update_operands(inst);
+    substitution.update_operands(inst, value);
     const OpInfo& op = info(inst.op);
     if (!op.pure) continue;
     // One order of a + b and b + a. Constants stay on the right.

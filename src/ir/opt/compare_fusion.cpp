@@ -47,10 +47,11 @@ bool compares_with_zero(const Block& block, const Inst& inst, Op op) {
 }  // namespace
 
 void compare_fusion(Block& block) {
-  Substitution substitution(block);
+  Substitution substitution;
   for (std::size_t index = 0; index < block.insts.size(); ++index) {
     Inst& inst = block.insts[index];
-    substitution.update_operands(inst);
+    const Value value = static_cast<Value>(index);
+    substitution.update_operands(inst, value);
     switch (inst.op) {
       case Op::kEq:
       case Op::kNe:
@@ -60,7 +61,7 @@ void compare_fusion(Block& block) {
         if (!is_comparison(left.op) || right.op != Op::kConst) break;
         const OnTruth effect = on_truth(inst.op, right.imm);
         if (effect == OnTruth::kKeeps) {  // (p != 0) = p
-          substitution.replace(static_cast<Value>(index), inst.operands[0]);
+          substitution.replace(value, inst.operands[0]);
         } else if (effect == OnTruth::kInverts && inverse(left.op) != Op::kCount) {  // (p = 0) = not p
           inst.op = inverse(left.op);
           inst.operands = left.operands;

@@ -17,20 +17,19 @@ using u64 = std::uint64_t;
 class Folder {
  public:
   explicit Folder(Block& block)
-      : block_(block), out_(out_buffer()), new_names_(name_buffer()), most_(4 * block.insts.size()) {}
+      : block_(block), out_(out_buffer()), most_(4 * block.insts.size()) {}
 
   void run() {
     out_.clear();
-    new_names_.resize(block_.insts.size());
     bool ended = false;
     for (std::size_t index = 0; index < block_.insts.size() && !ended; ++index) {
       Inst inst = block_.insts[index];
       origin_ = inst.origin;
-      for (unsigned i = 0; i < info(inst.op).operands; ++i) inst.operands[i] = new_names_[inst.operands[i]];
+      new_names_.look_up_operands(inst);
       if (inst.op == Op::kExitIf) {
         ended = exit_if(inst);
       } else {
-        new_names_[index] = simplify(inst);
+        new_names_[static_cast<Value>(index)] = simplify(inst);
       }
     }
     block_.insts.swap(out_);
@@ -274,14 +273,10 @@ class Folder {
     thread_local std::vector<Inst> insts;
     return insts;
   }
-  static std::vector<Value>& name_buffer() {
-    thread_local std::vector<Value> names;
-    return names;
-  }
 
   Block& block_;
   std::vector<Inst>& out_;
-  std::vector<Value>& new_names_;  // by old names
+  ValueMap new_names_;
   const std::size_t most_;         // with more instructions than this, nothing is rewritten any more: linear time
   std::uint16_t origin_ = 0;
 };

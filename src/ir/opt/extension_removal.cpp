@@ -184,12 +184,12 @@ unsigned used_bits(const Inst& inst, unsigned operand) {
 }  // namespace
 
 void extension_removal(Block& block) {
-  Substitution substitution(block);
+  Substitution substitution;
   Widths widths(block);
   for (std::size_t index = 0; index < block.insts.size(); ++index) {
     Inst& inst = block.insts[index];
     const Value value = static_cast<Value>(index);
-    substitution.update_operands(inst);
+    substitution.update_operands(inst, value);
     for (unsigned operand = 0; operand < info(inst.op).operands; ++operand) {
       const unsigned bits = used_bits(inst, operand);
       if (bits < 64) inst.operands[operand] = same_low_bits(block.insts, inst.operands[operand], bits);

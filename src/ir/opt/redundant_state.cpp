@@ -24,13 +24,13 @@ Op reinterpretation(Type from, Type to) {
 }  // namespace
 
 void redundant_state(Block& block) {
-  Substitution substitution(block);
+  Substitution substitution;
   StateWords<Known> words;
 
   for (std::size_t index = 0; index < block.insts.size(); ++index) {
     Inst& inst = block.insts[index];
     const Value value = static_cast<Value>(index);
-    substitution.update_operands(inst);
+    substitution.update_operands(inst, value);
 
     if (inst.op == Op::kGet) {
       const StateBytes bytes{static_cast<std::uint64_t>(inst.imm), bytes_of(inst.type)};

@@ -1,38 +1,46 @@
 // What passes share that walk a block and replace values.
 #pragma once
 
-#include <numeric>
 #include <span>
 
 #include "ir/ir.h"
 
 namespace doppel::ir::opt {
 
+// A value for each value, kNone for kNone: so the operands of any instruction can be looked up, however many it
+// has. What it holds at first is whatever the last user left; there is one a thread.
+class ValueMap {
+ public:
+  ValueMap() : values_(buffer()) {}
+
+  Value& operator[](Value value) { return values_[value]; }
+
+  void look_up_operands(Inst& inst) const {
+    for (Value& operand : inst.operands) operand = values_[operand];
+  }
+
+ private:
+  static Value* buffer() {
+    thread_local std::vector<Value> values(std::size_t{kNone} + 1, kNone);
+    return values.data();
+  }
+
+  Value* values_;
+};
+
 // Which value is to be used for which. A walk first updates an instruction's operands and then decides about
 // its own value, so that a substitute is never itself substituted.
 class Substitution {
  public:
-  explicit Substitution(const Block& block) : substitutes_(buffer()) {
-    substitutes_.resize(block.insts.size());
-    std::iota(substitutes_.begin(), substitutes_.end(), Value{0});
+  // `inst` defines `value`, the next one in order.
+  void update_operands(Inst& inst, Value value) {
+    substitutes_.look_up_operands(inst);
+    substitutes_[value] = value;
   }
-
   void replace(Value value, Value substitute) { substitutes_[value] = substitute; }
 
-  void update_operands(Inst& inst) const {
-    for (Value& operand : inst.operands) {
-      if (operand == kNone) break;
-      operand = substitutes_[operand];
-    }
-  }
-
  private:
-  static std::vector<Value>& buffer() {
-    thread_local std::vector<Value> substitutes;
-    return substitutes;
-  }
-
-  std::vector<Value>& substitutes_;
+  ValueMap substitutes_;
 };
 
 // Takes an instruction without a used value out. Indices are names, so it leaves a constant that nobody uses,

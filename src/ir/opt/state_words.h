@@ -1,9 +1,8 @@
 // Facts about the 8-byte words of the guest state, for passes over kGet and kSet.
 #pragma once
 
-#include <algorithm>
-#include <array>
 #include <cstdint>
+#include <vector>
 
 #include "ir/ir.h"
 
@@ -34,7 +33,7 @@ class StateWords {
 
   // Forgets everything, in constant time: entries of an older generation do not count.
   void forget() {
-    if (++entries_.generation == 0) entries_ = Entries{.generation = 1, .words = {}};
+    if (++entries_.generation == 0) entries_ = Entries{.generation = 1};
   }
 
   // The word's fact; null if facts about it are not kept.
@@ -62,7 +61,7 @@ class StateWords {
   };
   struct Entries {
     std::uint32_t generation = 0;
-    std::array<Entry, kWords> words{};
+    std::vector<Entry> words = std::vector<Entry>(kWords);
   };
 
   static Entries& buffer() {
