@@ -189,19 +189,20 @@ class Pattern {
   consteval std::size_t parse_field(std::size_t p, bool measuring, unsigned& total, unsigned& at) {
     const std::size_t begin = p;
     while (p < text_.size() && ((text_[p] >= 'a' && text_[p] <= 'z') || is_digit(text_[p]))) ++p;
-    const Name* name = nullptr;
+    // A copy, not a pointer: GCC's undefined-behaviour checks make no constant of an address compared with null.
+    Name name{};
     for (const Name& candidate : kNames) {
-      if (candidate.text == text_.substr(begin, p - begin)) name = &candidate;
+      if (candidate.text == text_.substr(begin, p - begin)) name = candidate;
     }
-    if (name == nullptr) throw "unknown field name";
-    unsigned width = name->width;
+    if (name.text.empty()) throw "unknown field name";
+    unsigned width = name.width;
     std::uint8_t bias = 0;
     if (p < text_.size() && text_[p] == '\'') {
       width = 3;
       bias = 8;
       ++p;
     }
-    if (!measuring) fields_ |= 1u << static_cast<unsigned>(name->field);
+    if (!measuring) fields_ |= 1u << static_cast<unsigned>(name.field);
     if (p < text_.size() && text_[p] == '[') {
       ++p;
       while (text_[p - 1] != ']') {
@@ -215,22 +216,22 @@ class Pattern {
           continue;
         }
         at -= piece_width;
-        add_piece({name->field, static_cast<std::uint8_t>(at), static_cast<std::uint8_t>(low),
+        add_piece({name.field, static_cast<std::uint8_t>(at), static_cast<std::uint8_t>(low),
                    static_cast<std::uint8_t>(piece_width), 0});
-        if (name->is_signed && (1u << high) > sign_bit_) sign_bit_ = 1u << high;
+        if (name.is_signed && (1u << high) > sign_bit_) sign_bit_ = 1u << high;
       }
     } else if (measuring) {
       total += width;
     } else {
       if (width == 0) throw "an immediate needs its bits named";
       at -= width;
-      add_piece({name->field, static_cast<std::uint8_t>(at), 0, static_cast<std::uint8_t>(width), bias});
+      add_piece({name.field, static_cast<std::uint8_t>(at), 0, static_cast<std::uint8_t>(width), bias});
     }
     if (p + 1 < text_.size() && text_[p] == '!' && text_[p + 1] == '=') {
       ++p;
       do {
         const unsigned value = number(++p);
-        if (!measuring) excluded_[excluded_count_++] = {name->field, value};
+        if (!measuring) excluded_[excluded_count_++] = {name.field, value};
       } while (p < text_.size() && text_[p] == ',');
     }
     return p;
