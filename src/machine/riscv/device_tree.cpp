@@ -7,6 +7,9 @@
 namespace doppel::riscv {
 namespace {
 
+// U-Boot adds to the tree where it stands when it starts a kernel, and fails when there is no free space.
+constexpr std::size_t kFreeBytes = 8 << 10;
+
 std::vector<std::byte> string_list(const std::vector<std::string>& strings) {
   std::vector<std::byte> list;
   for (const std::string& text : strings) {
@@ -57,7 +60,7 @@ Result<std::vector<std::byte>> with_chosen(std::vector<std::byte> tree, const st
                                            const Chosen& chosen) {
   if (::fdt_check_full(tree.data(), tree.size()) != 0) return fail("{}: not a flattened device tree", name);
 
-  std::vector<std::byte> amended(tree.size() + chosen.bootargs.size() + 1024);
+  std::vector<std::byte> amended(tree.size() + chosen.bootargs.size() + kFreeBytes);
   void* fdt = amended.data();
   int node = -1;
   const auto set = [&](const char* property, std::span<const std::byte> value) {
@@ -78,10 +81,9 @@ Result<std::vector<std::byte>> with_chosen(std::vector<std::byte> tree, const st
     if (error == 0 && chosen.initrd) error = set_address("linux,initrd-start", chosen.initrd->start);
     if (error == 0 && chosen.initrd) error = set_address("linux,initrd-end", chosen.initrd->end());
     if (error == 0) error = set("rng-seed", chosen.rng_seed);
-    return error != 0 ? error : ::fdt_pack(fdt);
+    return error;
   };
   if (const int error = amend()) return fail("{}: cannot be amended: {}", name, ::fdt_strerror(error));
-  amended.resize(fdt_totalsize(amended.data()));
   return amended;
 }
 

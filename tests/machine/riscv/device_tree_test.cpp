@@ -55,6 +55,13 @@ TEST(DeviceTree, ChosenIsAddedAndReplaced) {
   EXPECT_EQ(second.bytes("/chosen", "rng-seed").size(), 32u);
 }
 
+TEST(DeviceTree, LeavesABootLoaderRoomToPatchIt) {
+  auto tree = with_chosen(tree_of_harts(MachineFirmware::kBuiltin), "tree", {std::string(2000, 'a'), {}, {}}).value();
+  EXPECT_EQ(fdt_totalsize(tree.data()), tree.size());
+  const std::vector<std::byte> patch(4096);
+  EXPECT_EQ(::fdt_setprop(tree.data(), 0, "patch", patch.data(), static_cast<int>(patch.size())), 0);
+}
+
 TEST(DeviceTree, RefusesWhatIsNoTree) {
   auto tree = tree_of_harts(MachineFirmware::kBuiltin);
   EXPECT_THAT(with_chosen(test::file_of("text"), "FILE", {}).error().message, HasSubstr("FILE: not a flattened"));
