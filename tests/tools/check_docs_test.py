@@ -30,7 +30,7 @@ class CheckDocs(unittest.TestCase):
         self.assertIn(expected, errors)
 
     def test_paths_from_the_root_and_from_src(self):
-        self.assert_clean("See `tools/check-docs`, `src/base/bits.h`, `base/bits.h`, `base/` and `src/*/*.h`.")
+        self.assert_clean("See `tools/check-docs`, `src/base/bits.h`, `base/bits.h`, `base/`, `src/*/*.h`, `NAME/NAME.h`.")
 
     def test_missing_path_names_file_and_line(self):
         self.assert_mistake("README.md:2: src/base/gone.h does not exist", "one\ntwo `src/base/gone.h`\n")
