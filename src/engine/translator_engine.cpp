@@ -22,7 +22,9 @@ constexpr std::int64_t kSlice = 8192;
 constexpr unsigned kMaskedExceptions = 0x1f80;
 constexpr unsigned kRoundingShift = 13;
 
-x64::StateOffsets state_offsets() {
+}  // namespace
+
+x64::StateOffsets TranslatorEngine::state_offsets() {
   constexpr auto frame = [](std::size_t field) {
     return static_cast<std::uint32_t>(offsetof(HartState, frame) + field);
   };
@@ -34,6 +36,7 @@ x64::StateOffsets state_offsets() {
   o.exit = frame(offsetof(isa::CodeFrame, exit));
   o.read = frame(offsetof(isa::CodeFrame, read));
   o.write = frame(offsetof(isa::CodeFrame, write));
+  o.step = frame(offsetof(isa::CodeFrame, step));
   o.budget = frame(offsetof(isa::CodeFrame, budget));
   o.exit_reason = frame(offsetof(isa::CodeFrame, exit_reason));
   o.exit_site = frame(offsetof(isa::CodeFrame, exit_site));
@@ -46,6 +49,8 @@ x64::StateOffsets state_offsets() {
   for (const unsigned r : {10u, 11u, 12u, 13u, 14u, 15u, 8u}) o.pinned.push_back(riscv::state_offset::x(r));
   return o;
 }
+
+namespace {
 
 static_assert(sizeof(riscv::TlbEntry) == 16 && sizeof(riscv::FetchEntry) == 16);
 
@@ -68,7 +73,7 @@ TranslatorEngine::TranslatorEngine(riscv::Hart& hart, CodeMemory memory)
       lifter_(hart.isa(), {.fused_multiply_add = x64::HostFeatures::detect().fma}),
       cache_(std::move(memory), x64::Compiler(state_offsets(), x64::HostFeatures::detect()),
              [this](auto page, unsigned offset, ir::Block& block) { lifter_.lift(page, offset, block); },
-             &slow_read, &slow_write, [this] { mmu_.flush_fetch(); }),
+             &slow_read, &slow_write, &slow_step, [this] { mmu_.flush_fetch(); }),
       enter_(cache_.enter_function()) {
   hart.on_fence_i = [this] {
     interpreter_.expect_code_changes();
@@ -89,6 +94,7 @@ riscv::Exit TranslatorEngine::run(std::uint64_t budget) {
   state_.frame.exit = cache_.exit_stub();
   state_.frame.read = cache_.read_stub();
   state_.frame.write = cache_.write_stub();
+  state_.frame.step = cache_.step_stub();
   const std::uint64_t end = state_.instructions + budget;
   riscv::Exit exit = riscv::Exit::kBudget;
   while (state_.instructions < end) {
@@ -108,11 +114,11 @@ riscv::Exit TranslatorEngine::run(std::uint64_t budget) {
     state_.frame.budget = slice;
     state_.frame.tlb = &mmu_.tlb();
     state_.frame.page = align_down(state_.pc, kPageSize);
-    const bool floating = state_.floating_gate == 0;
-    if (floating) load_floating_mode();
+    slice_end_ = state_.instructions + static_cast<std::uint64_t>(slice);
+    if (state_.floating_gate == 0) open_floating();
     enter_(&state_, code);
-    if (floating) save_floating_flags();
-    state_.instructions += static_cast<std::uint64_t>(slice - state_.frame.budget);
+    close_floating();
+    state_.instructions = slice_end_ - static_cast<std::uint64_t>(state_.frame.budget);
 
     switch (static_cast<x64::ExitReason>(state_.frame.exit_reason)) {
       case x64::ExitReason::kLink: {
@@ -160,13 +166,16 @@ void TranslatorEngine::step() {
   interpreter_.step();
 }
 
-void TranslatorEngine::load_floating_mode() const {
+void TranslatorEngine::open_floating() {
+  floating_open_ = true;
   // frm's first four modes in MXCSR's coding: nearest 0, down 1, up 2, zero 3.
   constexpr std::array<unsigned, 4> kModes{0, 3, 1, 2};
   _mm_setcsr(kMaskedExceptions | kModes[state_.frm & 3] << kRoundingShift);
 }
 
-void TranslatorEngine::save_floating_flags() {
+void TranslatorEngine::close_floating() {
+  if (!floating_open_) return;
+  floating_open_ = false;
   const unsigned flags = _mm_getcsr();
   _mm_setcsr(kMaskedExceptions);
   // MXCSR: IE 0, DE 1, ZE 2, OE 3, UE 4, PE 5; fflags: NX 0, UF 1, OF 2, DZ 3, NV 4.
@@ -175,32 +184,74 @@ void TranslatorEngine::save_floating_flags() {
   state_.fflags |= static_cast<std::uint8_t>(accrued);
 }
 
+// While it stands, host code has its own floating-point mode: a slow access may end in a device.
+class TranslatorEngine::HostFloating {
+ public:
+  explicit HostFloating(TranslatorEngine& engine) : engine_(engine), was_open_(engine.floating_open_) {
+    engine_.close_floating();
+  }
+  ~HostFloating() {
+    if (was_open_) engine_.open_floating();
+  }
+  HostFloating(const HostFloating&) = delete;
+  HostFloating& operator=(const HostFloating&) = delete;
+
+ private:
+  TranslatorEngine& engine_;
+  bool was_open_;
+};
+
 x64::SlowResult TranslatorEngine::fault(std::uint64_t access) {
   state_.frame.budget += x64::slow_unretired(access);
   hart_.take_trap(interpreter_.fault(), state_.frame.page + x64::slow_page_offset(access));
-  return {0, 0};
+  return {0, x64::Resume::kLeave};
 }
 
 x64::SlowResult TranslatorEngine::slow_read(void*, std::uint64_t address, std::uint64_t, std::uint64_t access) {
   TranslatorEngine& self = *running;
+  const HostFloating host(self);
   const ir::Access kind = x64::slow_access(access);
   const std::optional<std::uint64_t> value = self.interpreter_.read(address, ir::bytes_of(kind));
   if (!value) return self.fault(access);
+  using x64::Resume;
   switch (kind) {
-    case ir::Access::kI8: return {sign_extend(*value, 8), 1};
-    case ir::Access::kI16: return {sign_extend(*value, 16), 1};
-    case ir::Access::kI32: return {sign_extend(*value, 32), 1};
-    default: return {*value, 1};
+    case ir::Access::kI8: return {sign_extend(*value, 8), Resume::kHere};
+    case ir::Access::kI16: return {sign_extend(*value, 16), Resume::kHere};
+    case ir::Access::kI32: return {sign_extend(*value, 32), Resume::kHere};
+    default: return {*value, Resume::kHere};
   }
 }
 
 x64::SlowResult TranslatorEngine::slow_write(void*, std::uint64_t address, std::uint64_t value,
                                              std::uint64_t access) {
   TranslatorEngine& self = *running;
+  const HostFloating host(self);
   const unsigned bytes = ir::bytes_of(x64::slow_access(access));
   const std::uint64_t masked = bytes == 8 ? value : value & ((std::uint64_t{1} << (8 * bytes)) - 1);
   if (!self.interpreter_.write(address, bytes, masked)) return self.fault(access);
-  return {0, 1};
+  return {0, x64::Resume::kHere};
+}
+
+x64::SlowResult TranslatorEngine::slow_step(void*, std::uint64_t, std::uint64_t, std::uint64_t access) {
+  using x64::Resume;
+  TranslatorEngine& self = *running;
+  HartState& state = self.state_;
+  const std::uint64_t pc = state.frame.page + x64::slow_page_offset(access);
+  const std::uint64_t changes = self.mmu_.changes();
+  self.close_floating();
+  state.pc = pc;
+  state.instructions = self.slice_end_ - static_cast<std::uint64_t>(state.frame.budget) - x64::slow_unretired(access);
+  const std::uint64_t before = state.instructions;
+  self.step();
+  const bool retired = state.instructions != before;
+  const bool in_sequence = retired && state.pc - pc <= 4 && state.pc != pc && self.mmu_.changes() == changes;
+  if (!in_sequence || self.hart_.attention()) {
+    state.frame.budget += x64::slow_unretired(access) - (retired ? 1 : 0);
+    if (self.hart_.attention()) return {0, Resume::kLeave};
+  }
+  if (state.floating_gate == 0) self.open_floating();
+  state.frame.tlb = &self.mmu_.tlb();
+  return {0, in_sequence ? Resume::kHere : Resume::kJump};
 }
 
 EngineStatistics TranslatorEngine::statistics() const {

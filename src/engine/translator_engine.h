@@ -18,17 +18,23 @@ class TranslatorEngine final : public Engine {
   riscv::Exit run(std::uint64_t budget) override;
   EngineStatistics statistics() const override;
 
+  // Where translated code finds things in a HartState.
+  static x64::StateOffsets state_offsets();
+
  private:
+  class HostFloating;
   TranslatorEngine(riscv::Hart& hart, CodeMemory memory);
 
   // The code for state.pc, or nullptr when there is none to be had: the interpreter's turn.
   const std::byte* find();
   void step();
-  void load_floating_mode() const;
-  void save_floating_flags();
+  // MXCSR holds the guest's rounding mode and accrued flags only while floating-point code may run.
+  void open_floating();
+  void close_floating();
 
   static x64::SlowResult slow_read(void* state, std::uint64_t address, std::uint64_t value, std::uint64_t access);
   static x64::SlowResult slow_write(void* state, std::uint64_t address, std::uint64_t value, std::uint64_t access);
+  static x64::SlowResult slow_step(void* state, std::uint64_t address, std::uint64_t value, std::uint64_t access);
   x64::SlowResult fault(std::uint64_t access);
 
   riscv::Hart& hart_;
@@ -38,6 +44,8 @@ class TranslatorEngine final : public Engine {
   riscv::Lifter lifter_;
   CodeCache cache_;
   CodeCache::EnterFunction enter_;
+  bool floating_open_ = false;
+  std::uint64_t slice_end_ = 0;  // state.instructions when the slice's budget is zero
   std::uint64_t steps_ = 0;
   std::uint64_t links_ = 0;
 };

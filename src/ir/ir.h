@@ -112,8 +112,9 @@ constexpr unsigned bytes_of(Type type) { return type == Type::kVoid ? 0 : type =
   X(kFbits, "fbits", kI64, 1, "P")     /* bit pattern, zero-extended */                            \
   X(kFfromBits, "ffrom_bits", kAny, 1, "P")                                                        \
   X(kFcanonical, "fcanonical", kAny, 1, "P") /* a NaN becomes the guest's canonical one */         \
+  X(kFordered, "fordered", kAny, 1, "L") /* the operand; a NaN leaves by a step of its instruction */ \
   /* leaving: imm is the target's offset in bytes from the block's start */                        \
-  X(kCall, "call", kVoid, 0, "LRW")    /* helper number imm; may read and write all state */        \
+  X(kCall, "call", kVoid, 0, "LRW")    /* the engine runs the instruction at origin; detail: an Access as long */        \
   X(kExitIf, "exit_if", kVoid, 1, "L") /* operand 0 != 0: go to imm */                             \
   X(kExit, "exit", kVoid, 0, "L")      /* go to imm */                                             \
   X(kExitTo, "exit_to", kVoid, 1, "L") /* go to the address in operand 0; hint: call, return */    \

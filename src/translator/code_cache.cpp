@@ -8,16 +8,16 @@
 namespace doppel {
 
 CodeCache::CodeCache(CodeMemory memory, x64::Compiler compiler, LiftFunction lift, x64::SlowHelper read,
-                     x64::SlowHelper write, std::function<void()> on_clear)
+                     x64::SlowHelper write, x64::SlowHelper step, std::function<void()> on_clear)
     : memory_(std::move(memory)),
       compiler_(std::move(compiler)),
       lift_(std::move(lift)),
       on_clear_(std::move(on_clear)) {
   // Offset 0 of the code memory is where an empty entry leads.
   memory_.append(compiler_.make_entry_miss());
-  stubs_ = compiler_.make_stubs(read, write);
+  stubs_ = compiler_.make_stubs(read, write, step);
   const std::uint32_t at = *memory_.append(stubs_.bytes);
-  for (std::uint32_t* stub : {&stubs_.enter, &stubs_.exit, &stubs_.read, &stubs_.write}) *stub += at;
+  for (std::uint32_t* stub : {&stubs_.enter, &stubs_.exit, &stubs_.read, &stubs_.write, &stubs_.step}) *stub += at;
   stubs_end_ = memory_.used();
 }
 

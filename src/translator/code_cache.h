@@ -50,7 +50,7 @@ class CodeCache {
 
   // `on_clear` is called when pages are about to vanish: pointers to them must be forgotten.
   CodeCache(CodeMemory memory, x64::Compiler compiler, LiftFunction lift, x64::SlowHelper read,
-            x64::SlowHelper write, std::function<void()> on_clear);
+            x64::SlowHelper write, x64::SlowHelper step, std::function<void()> on_clear);
 
   // The page at `gpa`, whose bytes are at `host`, checked against memory if it has to be.
   Page& page(GuestPhysical gpa, const std::byte* host);
@@ -70,6 +70,7 @@ class CodeCache {
   const std::byte* exit_stub() const { return memory_.code() + stubs_.exit; }
   const std::byte* read_stub() const { return memory_.code() + stubs_.read; }
   const std::byte* write_stub() const { return memory_.code() + stubs_.write; }
+  const std::byte* step_stub() const { return memory_.code() + stubs_.step; }
 
   const Statistics& statistics() const { return statistics_; }
   std::uint64_t code_bytes() const { return memory_.used(); }

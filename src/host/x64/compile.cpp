@@ -5,9 +5,11 @@
 #include <algorithm>
 #include <array>
 #include <cassert>
+#include <cstdlib>
 #include <cstring>
 #include <functional>
 #include <optional>
+#include <string_view>
 
 namespace doppel::x64 {
 namespace {
@@ -29,7 +31,8 @@ const std::array<x86::Gp, 3> kValues{x86::rsi, x86::rdi, x86::r8};
 constexpr unsigned kFirstValueXmm = 2;
 constexpr unsigned kLastValueXmm = 15;
 // Spill slots at the bottom of the stack frame that `enter` makes. 48 + 8 bytes lie above it.
-constexpr unsigned kSpillSlots = 64;
+// More than the values that the longest block (Lifter::kMostInstructions) can keep alive.
+constexpr unsigned kSpillSlots = 512;
 constexpr unsigned kFrameBytes = kSpillSlots * 8 + 8;
 static_assert((kFrameBytes + 56) % 16 == 0);
 
@@ -55,6 +58,9 @@ HostFeatures HostFeatures::detect() {
   features.popcnt = __builtin_cpu_supports("popcnt");
   features.avx = __builtin_cpu_supports("avx");
   features.fma = __builtin_cpu_supports("fma");
+  // For tests of the fall-backs: as if the host were the first x86-64.
+  const char* limit = std::getenv("DOPPEL_HOST_FEATURES");
+  if (limit != nullptr && std::string_view(limit) == "base") features = {};
   return features;
 }
 
@@ -73,7 +79,28 @@ std::vector<std::byte> Compiler::make_entry_miss() const {
   return bytes_of(code);
 }
 
-Stubs Compiler::make_stubs(SlowHelper read, SlowHelper write) {
+// Jumps to the guest address in rax through the fetch TLB: same tag, then the page's own table of entries,
+// whose empty ones lead back to the dispatcher. `miss` is taken with pc in the state.
+static void emit_jump_by_tlb(x86::Assembler& a, const StateOffsets& o, const Label& miss) {
+  const auto state = [](std::uint32_t offset) { return x86::qword_ptr(kState, static_cast<int>(offset)); };
+  a.mov(x86::ecx, x86::eax);
+  a.shr(x86::ecx, 8);
+  a.and_(x86::ecx, static_cast<int>((o.tlb_entries - 1) << 4));
+  a.mov(x86::rdx, x86::rax);
+  a.and_(x86::rdx, -4096);
+  a.add(x86::rcx, state(o.tlb));
+  a.mov(state(o.pc), x86::rax);
+  a.cmp(x86::rdx, x86::qword_ptr(x86::rcx, static_cast<int>(o.tlb_fetch)));
+  a.jne(miss);
+  a.mov(x86::rcx, x86::qword_ptr(x86::rcx, static_cast<int>(o.tlb_fetch + 8)));
+  a.mov(state(o.page), x86::rdx);
+  a.and_(x86::eax, 0xffe);
+  a.mov(x86::eax, x86::dword_ptr(x86::rcx, x86::rax, 1, static_cast<int>(o.page_entries)));
+  a.add(x86::rax, state(o.code));
+  a.jmp(x86::rax);
+}
+
+Stubs Compiler::make_stubs(SlowHelper read, SlowHelper write, SlowHelper step) {
   CodeHolder code;
   code.init(Environment::host());
   x86::Assembler a(&code);
@@ -110,7 +137,7 @@ Stubs Compiler::make_stubs(SlowHelper read, SlowHelper write) {
   a.ret();
 
   // In: rax address, rcx value, edx the packed access. Out: rax. Keeps every register that holds a value.
-  const auto slow = [&](SlowHelper helper) {
+  const auto slow = [&](SlowHelper helper, bool steps) {
     const std::uint32_t at = here();
     spill();
     for (const x86::Gp& reg : kValues) a.push(reg);
@@ -122,10 +149,27 @@ Stubs Compiler::make_stubs(SlowHelper read, SlowHelper write) {
     a.call(x86::rax);
     a.test(x86::rdx, x86::rdx);
     const Label fault = a.newLabel();
+    const Label jump = a.newLabel();
     a.jz(fault);
+    if (steps) {
+      a.cmp(x86::rdx, static_cast<int>(Resume::kJump));
+      a.je(jump);
+    }
     for (auto reg = kValues.rbegin(); reg != kValues.rend(); ++reg) a.pop(*reg);
-    fill(false);
+    fill(steps);
     a.ret();
+    if (steps) {
+      a.bind(jump);
+      a.add(x86::rsp, static_cast<int>(8 * (kValues.size() + 1)));
+      a.mov(kBudget, state(offsets_.budget));
+      fill(true);
+      a.mov(x86::rax, state(offsets_.pc));
+      const Label miss = a.newLabel();
+      emit_jump_by_tlb(a, offsets_, miss);
+      a.bind(miss);
+      a.mov(state(offsets_.exit_reason), static_cast<int>(ExitReason::kGo));
+      a.jmp(state(offsets_.exit));
+    }
     a.bind(fault);
     a.add(x86::rsp, static_cast<int>(8 * (kValues.size() + 1)));
     a.mov(kBudget, state(offsets_.budget));
@@ -133,8 +177,9 @@ Stubs Compiler::make_stubs(SlowHelper read, SlowHelper write) {
     a.jmp(leave);
     return at;
   };
-  stubs.read = slow(read);
-  stubs.write = slow(write);
+  stubs.read = slow(read, false);
+  stubs.write = slow(write, false);
+  stubs.step = slow(step, true);
   stubs.bytes = bytes_of(code);
   return stubs;
 }
@@ -182,7 +227,7 @@ class Compiler::Emission {
   enum class Kind : std::uint8_t { kNowhere, kConstant, kRegister, kPinned, kXmm, kSlot };
   struct Where {
     Kind kind = Kind::kNowhere;
-    std::uint8_t index = 0;  // in kValues or kPinned, an xmm number, or a slot
+    std::uint16_t index = 0;  // in kValues or kPinned, an xmm number, or a slot
   };
 
   // --- Values and registers.
@@ -234,7 +279,7 @@ class Compiler::Emission {
     assert(victim);
     const unsigned index = take_slot();
     a_.mov(slot(index), kValues[*victim]);
-    where_[value_of_[*victim]] = {Kind::kSlot, static_cast<std::uint8_t>(index)};
+    where_[value_of_[*victim]] = {Kind::kSlot, static_cast<std::uint16_t>(index)};
     value_of_[*victim] = ir::kNone;
     return *victim;
   }
@@ -248,7 +293,7 @@ class Compiler::Emission {
     assert(victim);
     const unsigned index = take_slot();
     a_.movsd(slot(index), x86::xmm(*victim));
-    where_[xmm_of_[*victim]] = {Kind::kSlot, static_cast<std::uint8_t>(index)};
+    where_[xmm_of_[*victim]] = {Kind::kSlot, static_cast<std::uint16_t>(index)};
     xmm_of_[*victim] = ir::kNone;
     return *victim;
   }
@@ -267,7 +312,7 @@ class Compiler::Emission {
       const unsigned to = free_register();
       a_.mov(kValues[to], kPinned[index]);
       value_of_[to] = v;
-      where_[v] = {Kind::kRegister, static_cast<std::uint8_t>(to)};
+      where_[v] = {Kind::kRegister, static_cast<std::uint16_t>(to)};
     }
   }
 
@@ -280,7 +325,7 @@ class Compiler::Emission {
       if (next.op == Op::kSet && next.operands[0] == self) {
         if (const auto index = pinned(next.imm)) {
           vacate(*index, ir::kNone);
-          where_[self] = {Kind::kPinned, static_cast<std::uint8_t>(*index)};
+          where_[self] = {Kind::kPinned, static_cast<std::uint16_t>(*index)};
           return kPinned[*index];
         }
       }
@@ -298,14 +343,14 @@ class Compiler::Emission {
     }
     const unsigned index = free_register();
     value_of_[index] = self;
-    where_[self] = {Kind::kRegister, static_cast<std::uint8_t>(index)};
+    where_[self] = {Kind::kRegister, static_cast<std::uint16_t>(index)};
     return kValues[index];
   }
   x86::Xmm destination_xmm() {
     const Value self = static_cast<Value>(now_);
     const unsigned index = free_xmm();
     xmm_of_[index] = self;
-    where_[self] = {Kind::kXmm, static_cast<std::uint8_t>(index)};
+    where_[self] = {Kind::kXmm, static_cast<std::uint16_t>(index)};
     return x86::xmm(index);
   }
 
@@ -415,6 +460,7 @@ class Compiler::Emission {
       case Op::kExitTo:
         move(x86::rax, inst.operands[0]);
         return emit_jump();
+      case Op::kCall: return emit_call(inst);
       case Op::kExitState:
         a_.mov(x86::rax, state(o_.pc));
         return emit_jump();
@@ -433,7 +479,7 @@ class Compiler::Emission {
       return;
     }
     if (const auto index = pinned(inst.imm)) {
-      where_[now_] = {Kind::kPinned, static_cast<std::uint8_t>(*index)};
+      where_[now_] = {Kind::kPinned, static_cast<std::uint16_t>(*index)};
       return;
     }
     a_.mov(destination(), state(inst.imm));
@@ -458,7 +504,7 @@ class Compiler::Emission {
       // From now on the register holds the value for both.
       if (where.kind == Kind::kRegister) {
         value_of_[where.index] = ir::kNone;
-        where_[value] = {Kind::kPinned, static_cast<std::uint8_t>(*index)};
+        where_[value] = {Kind::kPinned, static_cast<std::uint16_t>(*index)};
       }
       return;
     }
@@ -959,25 +1005,9 @@ class Compiler::Emission {
     a_.jmp(state(o_.exit));
   }
 
-  // Jumps to the guest address in rax through the fetch TLB: same tag, then the page's own table of entries,
-  // whose empty ones lead back to the dispatcher.
   void emit_jump() {
     const Label miss = a_.newLabel();
-    a_.mov(x86::ecx, x86::eax);
-    a_.shr(x86::ecx, 8);
-    a_.and_(x86::ecx, static_cast<int>((o_.tlb_entries - 1) << 4));
-    a_.mov(x86::rdx, x86::rax);
-    a_.and_(x86::rdx, -4096);
-    a_.add(x86::rcx, state(o_.tlb));
-    a_.mov(state(o_.pc), x86::rax);
-    a_.cmp(x86::rdx, x86::qword_ptr(x86::rcx, static_cast<int>(o_.tlb_fetch)));
-    a_.jne(miss);
-    a_.mov(x86::rcx, x86::qword_ptr(x86::rcx, static_cast<int>(o_.tlb_fetch + 8)));
-    a_.mov(state(o_.page), x86::rdx);
-    a_.and_(x86::eax, 0xffe);
-    a_.mov(x86::eax, x86::dword_ptr(x86::rcx, x86::rax, 1, static_cast<int>(o_.page_entries)));
-    a_.add(x86::rax, state(o_.code));
-    a_.jmp(x86::rax);
+    emit_jump_by_tlb(a_, o_, miss);
     cold_.push_back([=, this] {
       a_.bind(miss);
       a_.mov(state(o_.exit_reason), static_cast<int>(ExitReason::kGo));
@@ -1012,6 +1042,12 @@ class Compiler::Emission {
     a_.mov(x86::edx, pack_slow_access(inst.access(), at, unretired_after(inst.origin)));
     a_.call(state(stub));
     for (const auto& [xmm, index] : saved) a_.movsd(x86::xmm(xmm), slot(index));
+  }
+
+  // The instruction is left to the interpreter; values that share a pinned register must leave it first.
+  void emit_call(const Inst& inst) {
+    for (unsigned index = 0; index < o_.pinned.size(); ++index) vacate(index, ir::kNone);
+    call_slow(inst, o_.step, live_xmms());
   }
 
   // The xmm registers that hold values needed after this instruction, each with a slot to keep it in during a
@@ -1260,6 +1296,20 @@ class Compiler::Emission {
           a_.mov(x86::rax, wide ? 0x7ff8000000000000 : 0x7fc00000);
           a_.movq(d, x86::rax);
           a_.jmp(done);
+        });
+        return;
+      }
+      case Op::kFordered: {
+        const x86::Xmm from = use_xmm(a, x86::xmm0);
+        const x86::Xmm d = destination_xmm();
+        a_.movaps(d, from);
+        wide ? a_.ucomisd(d, d) : a_.ucomiss(d, d);
+        const Label nan = a_.newLabel();
+        a_.jp(nan);
+        cold_.push_back([=, this, origin = inst.origin] {
+          a_.bind(nan);
+          refund(origin);
+          leave(ExitReason::kStep, block_.origins[origin].offset);
         });
         return;
       }

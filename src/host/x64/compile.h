@@ -23,13 +23,14 @@ struct HostFeatures {
   bool popcnt = false;
   bool fma = false;
   bool avx = false;
+  // Of this host; DOPPEL_HOST_FEATURES=base in the environment hides all of them.
   static HostFeatures detect();
 };
 
 // Byte offsets in the guest's flat state and in the tables that it points to.
 struct StateOffsets {
   std::uint32_t pc;
-  std::uint32_t page, tlb, code, exit, read, write, budget, exit_reason, exit_site;  // of isa::CodeFrame
+  std::uint32_t page, tlb, code, exit, read, write, step, budget, exit_reason, exit_site;  // of isa::CodeFrame
   std::uint32_t tlb_read, tlb_write, tlb_fetch;  // arrays of {tag, addend or page object} in the TLB
   std::uint32_t tlb_entries;                     // of each array; a power of two
   std::uint32_t page_entries;  // in a page object: a 32-bit code offset for each halfword of the page
@@ -59,17 +60,22 @@ enum class ExitReason : std::uint64_t {
 // How many state offsets can be pinned.
 inline constexpr unsigned kPinnedRegisters = 7;
 
-// The three stubs that all blocks share, in one piece of code: `enter` is called as void(state, code).
+// The stubs that all blocks share, in one piece of code: `enter` is called as void(state, code).
 struct Stubs {
   std::vector<std::byte> bytes;
-  std::uint32_t enter, exit, read, write;
+  std::uint32_t enter, exit, read, write, step;
 };
 
-// What slow accesses call, with the state, the guest address, the value to store and a SlowAccess. `ok` is
-// zero when a trap was taken.
+// What slow accesses and steps call, with the state, the guest address, the value to store and the packed
+// access.
+enum class Resume : std::uint64_t {
+  kLeave,  // back to the dispatcher: a trap was taken, or somebody asks for attention
+  kHere,   // go on after the instruction
+  kJump,   // go on at pc
+};
 struct SlowResult {
   std::uint64_t value;
-  std::uint64_t ok;
+  Resume resume;
 };
 using SlowHelper = SlowResult (*)(void* state, std::uint64_t address, std::uint64_t value, std::uint64_t access);
 
@@ -89,7 +95,7 @@ class Compiler {
 
   // What an empty entry of a page leads to: back to the dispatcher, pc being in the state.
   std::vector<std::byte> make_entry_miss() const;
-  Stubs make_stubs(SlowHelper read, SlowHelper write);
+  Stubs make_stubs(SlowHelper read, SlowHelper write, SlowHelper step);
 
   // Compiles `block`, which starts at `page_offset` of its guest page. Its links are numbered from
   // `first_site` in the order of EmittedCode::links.

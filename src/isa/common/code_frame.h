@@ -15,6 +15,7 @@ struct CodeFrame {
   const void* exit = nullptr;        // leaves to the dispatcher
   const void* read = nullptr;        // slow load and store
   const void* write = nullptr;
+  const void* step = nullptr;        // runs one instruction in the interpreter
   std::int64_t budget = 0;           // guest instructions that may still run; in a register while code runs
   std::uint64_t exit_reason = 0;     // an x64::ExitReason, set on leaving
   std::uint64_t exit_site = 0;       // which link, for kLink

@@ -235,6 +235,7 @@ std::optional<Exit> Hart::serve_attention() {
   if ((why & kFences) != 0) serve_fences();
   if ((why & kStopRequest) != 0) return Exit::kStop;
   if (parked()) return Exit::kParked;
+  state_.interrupt_waiting = pending_interrupts() & state_.mie;
   if (const std::optional<Interrupt> interrupt = deliverable_interrupt()) {
     ++statistics_.interrupts[static_cast<unsigned>(*interrupt)];
     const bool to_supervisor =
@@ -266,6 +267,7 @@ std::optional<Interrupt> Hart::deliverable_interrupt() const {
 }
 
 void Hart::recheck_interrupts() {
+  state_.interrupt_waiting = pending_interrupts() & state_.mie;
   if (deliverable_interrupt()) attend(kInterruptChange);
 }
 

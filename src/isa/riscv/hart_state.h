@@ -11,7 +11,8 @@
 
 namespace doppel::riscv {
 
-enum class Privilege : std::uint8_t { kUser = 0, kSupervisor = 1, kMachine = 3 };
+// As wide as a register: translated code compares it.
+enum class Privilege : std::uint64_t { kUser = 0, kSupervisor = 1, kMachine = 3 };
 
 inline constexpr unsigned kXDiscard = 32;  // where an instruction with rd = x0 writes
 inline constexpr unsigned kPmpEntries = 16;
@@ -62,6 +63,10 @@ struct HartState {
   std::uint64_t scounteren = 0;
   std::uint64_t satp = 0;
   std::uint64_t stimecmp = ~std::uint64_t{0};
+
+  // Nonzero when an interrupt that mie enables may be pending, though it was not deliverable when last looked
+  // at: whoever sets SIE or MIE must look again. Derived.
+  std::uint64_t interrupt_waiting = 1;
 
   std::uint64_t instructions = 0;  // retired since reset
 

@@ -223,17 +223,17 @@ class Step {
     const u64 block = align_down(gva, kBytes);
     // Memory is coherent here: only zeroing has work to do, but all need a translation.
     Mmu& mmu = self_.mmu_;
-    auto gpa = mmu.translate(block, Access::kWrite, kBytes);
-    if (!gpa && op != semantics::CacheBlock::kZero) {
-      // Management asks for any right to the block, and reports as a store.
-      const auto readable = mmu.translate(block, Access::kRead, kBytes);
-      if (readable) gpa = readable;
-    }
+    const bool zeroing = op == semantics::CacheBlock::kZero;
+    // Management asks for any right to the block and dirties nothing. No page is writable but not readable.
+    const auto gpa = mmu.translate(block, zeroing ? Access::kWrite : Access::kRead, kBytes);
     if (!gpa) {
-      next_ = self_.raise(op_, {gpa.error().cause, gva});
+      const bool access_fault = gpa.error().cause == Exception::kLoadAccessFault ||
+                                gpa.error().cause == Exception::kStoreAccessFault;
+      // Either way it reports as a store.
+      next_ = self_.raise(op_, {access_fault ? Exception::kStoreAccessFault : Exception::kStorePageFault, gva});
       return;
     }
-    if (op != semantics::CacheBlock::kZero) return;
+    if (!zeroing) return;
     std::byte* host = mmu.ram(*gpa, kBytes);
     if (host == nullptr) {
       next_ = self_.raise(op_, {Exception::kStoreAccessFault, gva});

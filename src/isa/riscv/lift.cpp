@@ -1,6 +1,5 @@
 #include "isa/riscv/lift.h"
 
-#include <algorithm>
 #include <cstring>
 
 #include "isa/common/softfloat/softfloat.h"
@@ -112,7 +111,7 @@ class Word {
 
 // A floating-point value of some format. Half precision has no IR type: those rows are stepped.
 struct Float {
-  ir::Value value;
+  ir::Value value = ir::kNone;
 };
 
 template <class Format>
@@ -144,13 +143,25 @@ class LiftMachine {
     offset_ = offset;
     next_offset_ = offset + length;
     rm_ = rm;
+    done_ = false;
   }
   bool ended() const { return ended_; }
 
+  // Leaves the instruction to the interpreter; the block goes on after it. What the row still asks for is
+  // not emitted.
   void step() {
-    if (ended_) return;
-    b_.emit(Op::kExit, Type::kVoid, ir::kNone, ir::kNone, ir::kNone, offset_,
-            static_cast<std::uint8_t>(ir::ExitKind::kStep));
+    if (done_) return;
+    const Access length = next_offset_ - offset_ == 2 ? Access::kU16 : Access::kU32;
+    b_.emit(Op::kCall, Type::kVoid, ir::kNone, ir::kNone, ir::kNone, 0, static_cast<std::uint8_t>(length));
+    done_ = true;
+    // The interpreter may have opened or closed the gate.
+    floating_open_ = false;
+    privilege_known_ = false;
+  }
+  // The same for an instruction that goes elsewhere.
+  void step_and_leave() {
+    step();
+    b_.emit(Op::kExitState, Type::kVoid);
     ended_ = true;
   }
   // What floating-point instructions need before they run: see HartState::floating_gate.
@@ -168,7 +179,7 @@ class LiftMachine {
     return {b_, b_.get(Type::kI64, state_offset::x(r))};
   }
   void set_x(unsigned r, const Word& value) {
-    if (r != kXDiscard && !ended_) b_.set(state_offset::x(r), value.in(b_));
+    if (r != kXDiscard && !done_) b_.set(state_offset::x(r), value.in(b_));
   }
   Word constant(const Word& value) const { return value; }
   Word pc() { return address_of(offset_); }
@@ -225,23 +236,67 @@ class LiftMachine {
   void fence(i32 fields) {
     const bool store_load = (fields >> 4 & 0b0101) != 0 && (fields & 0b1010) != 0 && fields >> 8 != 8;
     if (store_load) b_.emit(Op::kFence, Type::kVoid);
-    if (fields == 0x010) step();  // PAUSE
+    if (fields == 0x010) step();  // PAUSE: the host's scheduler is told
   }
 
   // --- Left to the interpreter.
   template <class... Anything> void amo(Anything&&...) { step(); }
   template <class... Anything> void load_reserved(Anything&&...) { step(); }
   template <class... Anything> void store_conditional(Anything&&...) { step(); }
-  template <class... Anything> void csr(Anything&&...) { step(); }
   template <class... Anything> void cache_block(Anything&&...) { step(); }
   template <class... Anything> void sfence_vma(Anything&&...) { step(); }
   void sfence_inval() { step(); }
-  void fence_i() { step(); }
-  void ecall() { step(); }
-  void ebreak() { step(); }
-  void mret() { step(); }
-  void sret() { step(); }
+  void fence_i() { step_and_leave(); }
+  void ecall() { step_and_leave(); }
+  void ebreak() { step_and_leave(); }
+  void mret() { step_and_leave(); }
+  void sret() { step_and_leave(); }
   void wfi() { step(); }
+
+  // --- Control and status registers. The few that trap handlers live on are plain fields of the state; the
+  // rest, and every access with side effects, is stepped.
+
+  void csr(unsigned rd, unsigned number, CsrOp op, const Word& operand, bool writes) {
+    struct Plain {
+      unsigned number;
+      std::size_t offset;
+      u64 legal;  // the bits that a write may set
+    };
+    static constexpr std::array<Plain, 5> kPlain{{
+        {csr::kSscratch, offsetof(HartState, sscratch), ~u64{0}},
+        {csr::kSepc, offsetof(HartState, sepc), ~u64{1}},
+        {csr::kScause, offsetof(HartState, scause), ~u64{0}},
+        {csr::kStval, offsetof(HartState, stval), ~u64{0}},
+        {csr::kStvec, offsetof(HartState, stvec), ~u64{2}},
+    }};
+    for (const Plain& plain : kPlain) {
+      if (plain.number != number) continue;
+      need_supervisor();
+      const auto offset = static_cast<std::uint32_t>(plain.offset);
+      const Word old{b_, b_.get(Type::kI64, offset)};
+      if (writes) {
+        const Word next = updated(old, op, operand);
+        b_.set(offset, (next.is_constant() ? Word(next.constant() & plain.legal) : next & Word(plain.legal)).in(b_));
+      }
+      set_x(rd, old);
+      return;
+    }
+    constexpr u64 kSie = mstatus::kSie;
+    const bool masks_interrupts = operand.is_constant() && operand.constant() == kSie && op != CsrOp::kWrite;
+    if (number != csr::kSstatus || (writes && !masks_interrupts)) return step();
+    need_supervisor();
+    const Word old{b_, b_.get(Type::kI64, offsetof(HartState, mstatus))};
+    if (writes) {
+      // With an interrupt waiting, allowing interrupts means taking it.
+      if (op == CsrOp::kSet) step_if(b_.get(Type::kI64, offsetof(HartState, interrupt_waiting)));
+      b_.set(offsetof(HartState, mstatus), updated(old, op, operand).in(b_));
+    }
+    if (rd == kXDiscard) return;
+    constexpr u64 kVisible = mstatus::kSie | mstatus::kSpie | mstatus::kSpp | mstatus::kFs | mstatus::kSum |
+                             mstatus::kMxr | u64{3} << 32;
+    const Word dirty = shl(eq(old & Word(mstatus::kFs), Word(mstatus::kFs)), Word(u64{63}));
+    set_x(rd, (old & Word(kVisible)) | dirty);
+  }
 
   // --- Floating point.
 
@@ -255,16 +310,16 @@ class LiftMachine {
       return {b_.emit(Op::kFfromBits, type_of(format), valid.in(b_))};
     } else {
       step();
-      return {b_.constant(0)};
+      return {};
     }
   }
   template <class Format>
   void set_f(unsigned r, Float value, Format) {
-    if (ended_) return;
+    if (done_) return;
     if constexpr (sizeof(typename Format::Bits) == 8) {
       b_.set(state_offset::f(r), value.value);
     } else {
-      set_boxed(r, b_.emit(Op::kFbits, Type::kI64, value.value));
+      set_boxed(r, emit(Op::kFbits, Type::kI64, value));
     }
   }
   template <class Format>
@@ -278,7 +333,7 @@ class LiftMachine {
   Float f_from_raw(const Word& value, Format format) {
     if constexpr (sizeof(typename Format::Bits) == 2) {
       step();
-      return {b_.constant(0)};
+      return {};
     } else {
       return {b_.emit(Op::kFfromBits, type_of(format), value.in(b_))};
     }
@@ -295,7 +350,9 @@ class LiftMachine {
   template <class Format> Float fsqrt(Format format, Float a) { return rounded(Op::kFsqrt, format, a); }
   template <class Format> Float fma(Format format, Float a, Float b, Float c) {
     if (!options_.fused_multiply_add) return step(), a;
-    return rounded(Op::kFma, format, a, b, c);
+    if (!dynamic_rounding()) return step(), a;
+    // The host does not find infinity times zero invalid when a quiet NaN is added: the interpreter does.
+    return {emit(Op::kFordered, type_of(format), {emit(Op::kFma, type_of(format), a, b, c)})};
   }
   template <class Format> Float fmin(Format, Float a, Float) { return step(), a; }
   template <class Format> Float fmax(Format, Float a, Float) { return step(), a; }
@@ -309,7 +366,7 @@ class LiftMachine {
       return step(), a;
     } else {
       if (sizeof(typename To::Bits) < sizeof(typename From::Bits) && !dynamic_rounding()) return step(), a;
-      return canonical(to, {b_.emit(Op::kFconvert, type_of(to), a.value)});
+      return canonical(to, {emit(Op::kFconvert, type_of(to), a)});
     }
   }
   template <class Format, class T>
@@ -318,6 +375,7 @@ class LiftMachine {
     const bool truncates = rm_ == 1;
     if (std::is_unsigned_v<T> || (!truncates && !dynamic_rounding())) return step(), Word(u64{0});
     const Op op = kLong ? (truncates ? Op::kFtruncI64 : Op::kFtoI64) : (truncates ? Op::kFtruncI32 : Op::kFtoI32);
+    if (done_) return Word(u64{0});
     const Word result{b_, b_.emit(op, Type::kI64, a.value)};
     // What does not fit saturates by RISC-V's own rule, which the interpreter knows.
     const u64 indefinite = kLong ? u64{1} << 63 : ~u64{0} << 31;
@@ -326,9 +384,9 @@ class LiftMachine {
   }
   template <class Format, class T>
   Float ffrom_integer(Format format, const Word& value, As<T>) {
-    if (std::is_unsigned_v<T>&& sizeof(T) == 8) return step(), Float{b_.constant(0)};
+    if (std::is_unsigned_v<T>&& sizeof(T) == 8) return step(), Float{};
     const bool exact = sizeof(T) == 4 && sizeof(typename Format::Bits) == 8;
-    if (!exact && !dynamic_rounding()) return step(), Float{b_.constant(0)};
+    if (!exact && !dynamic_rounding()) return step(), Float{};
     if constexpr (std::is_unsigned_v<T>) {
       return {b_.emit(Op::kFfromI64, type_of(format), zext32(value).in(b_))};
     } else {
@@ -341,6 +399,19 @@ class LiftMachine {
     const ir::Value page = b_.get(Type::kI64, offsetof(HartState, frame) + offsetof(isa::CodeFrame, page));
     return Word{b_, page} + Word(u64{page_offset_} + offset);
   }
+  static Word updated(const Word& old, CsrOp op, const Word& operand) {
+    switch (op) {
+      case CsrOp::kSet: return old | operand;
+      case CsrOp::kClear: return old & (operand.is_constant() ? Word(~operand.constant()) : ~operand);
+      default: return operand;
+    }
+  }
+  void need_supervisor() {
+    if (privilege_known_) return;
+    const Word privilege{b_, b_.get(Type::kI64, offsetof(HartState, privilege))};
+    step_if(eq(privilege, Word(u64{0})).in(b_));
+    privilege_known_ = true;
+  }
   void step_if(ir::Value condition) {
     b_.emit(Op::kExitIf, Type::kVoid, condition, ir::kNone, ir::kNone, offset_,
             static_cast<std::uint8_t>(ir::ExitKind::kStep));
@@ -349,24 +420,30 @@ class LiftMachine {
   bool dynamic_rounding() const { return rm_ == 7; }
 
   void set_boxed(unsigned r, ir::Value bits) {
-    if (ended_) return;
+    if (done_) return;
     b_.set(state_offset::f(r), b_.emit(Op::kOr, Type::kI64, bits, b_.constant(kSingleBox)));
   }
   template <class Format>
   Float canonical(Format format, Float a) {
-    return {b_.emit(Op::kFcanonical, type_of(format), a.value)};
+    return {emit(Op::kFcanonical, type_of(format), a)};
   }
   template <class Format>
-  Float pure(Op op, Format format, Float a, Float b = {ir::kNone}) {
+  Float pure(Op op, Format format, Float a, Float b = {}) {
     if (sizeof(typename Format::Bits) == 2) return step(), a;
-    return {b_.emit(op, type_of(format), a.value, b.value)};
+    return {emit(op, type_of(format), a, b)};
   }
   template <class Format>
-  Float rounded(Op op, Format format, Float a, Float b = {ir::kNone}, Float c = {ir::kNone}) {
+  Float rounded(Op op, Format format, Float a, Float b = {}, Float c = {}) {
     if (!dynamic_rounding()) return step(), a;
-    return canonical(format, {b_.emit(op, type_of(format), a.value, b.value, c.value)});
+    return canonical(format, {emit(op, type_of(format), a, b, c)});
   }
-  Word compare(Op op, Float a, Float b) { return {b_, b_.emit(op, Type::kI64, a.value, b.value)}; }
+  Word compare(Op op, Float a, Float b) {
+    if (done_) return Word(u64{0});
+    return {b_, b_.emit(op, Type::kI64, a.value, b.value)};
+  }
+  ir::Value emit(Op op, Type type, Float a, Float b = {}, Float c = {}) {
+    return done_ ? ir::kNone : b_.emit(op, type, a.value, b.value, c.value);
+  }
 
   ir::Builder& b_;
   unsigned page_offset_;
@@ -376,6 +453,8 @@ class LiftMachine {
   unsigned rm_ = 0;
   unsigned branches_ = 0;
   bool ended_ = false;
+  bool done_ = false;             // with the current instruction: it is the interpreter's
+  bool privilege_known_ = false;  // at least S
   bool floating_open_ = false;
 };
 
@@ -413,14 +492,14 @@ void Lifter::lift(std::span<const std::byte> page, unsigned offset, ir::Block& b
     builder.begin_guest_instruction(at - offset, raw);
     machine.begin(at - offset, length, 0);
     if (at + length > page.size()) {  // straddles two pages
-      machine.step();
+      machine.step_and_leave();
       break;
     }
     std::memcpy(&raw, page.data() + at, length);
     block.origins.back().raw = raw;
     const Decoded decoded = decoder_.decode(raw);
     if (decoded.row == kIllegal) {
-      machine.step();
+      machine.step_and_leave();
       break;
     }
     machine.begin(at - offset, length, decoded.operands.rm);
@@ -428,12 +507,6 @@ void Lifter::lift(std::span<const std::byte> page, unsigned offset, ir::Block& b
     at += length;
   }
   block.guest_bytes = at - offset;
-  // A row that stepped may have gone on to compute what nobody uses.
-  const auto is_end = [](const ir::Inst& inst) {
-    return inst.op == Op::kExit || inst.op == Op::kExitTo || inst.op == Op::kExitState;
-  };
-  const auto end = std::find_if(block.insts.begin(), block.insts.end(), is_end);
-  block.insts.erase(end + 1, block.insts.end());
 }
 
 }  // namespace doppel::riscv

@@ -45,7 +45,21 @@ void TlbContext::clear() {
   write.fill({});
   fetch.fill({});
   translated.fill({});
-  superpages = false;
+  large_page_count = 0;
+}
+
+void TlbContext::note_large_page(std::uint64_t gva, std::uint64_t size_bytes) {
+  if (large_page_count > kMostLargePages || !only_small(gva)) return;
+  if (large_page_count < kMostLargePages) large_pages[large_page_count] = {align_down(gva, size_bytes), size_bytes};
+  ++large_page_count;
+}
+
+bool TlbContext::only_small(std::uint64_t gva) const {
+  if (large_page_count > kMostLargePages) return false;
+  for (unsigned i = 0; i < large_page_count; ++i) {
+    if (gva - large_pages[i].gva < large_pages[i].size_bytes) return false;
+  }
+  return true;
 }
 
 void TlbContext::clear_page(std::uint64_t gva) {
@@ -72,6 +86,7 @@ Mmu::Key Mmu::key_now() const {
 void Mmu::update() {
   const Key key = key_now();
   if (current_slot_ != nullptr && current_slot_->valid && current_slot_->key == key) return;
+  ++changes_;
   Slot* oldest = nullptr;
   for (Slot& slot : *slots_) {
     if (slot.valid && slot.key == key) {
@@ -93,12 +108,17 @@ void Mmu::update() {
 }
 
 void Mmu::flush() {
+  ++changes_;
   ++statistics_.flushes;
   for (Slot& slot : *slots_) slot.valid = false;
+  // NAPOT with all address bits set, not locked, read, write, execute.
+  const HartState& state = hart_.state();
+  pmp_open_ = (state.pmpcfg[0] & 0x9f) == 0x1f && (state.pmpaddr[0] | std::uint64_t{1} << 53) == ~std::uint64_t{0} >> 10;
   update();
 }
 
 void Mmu::flush_fetch() {
+  ++changes_;
   for (Slot& slot : *slots_) {
     if (!slot.valid) continue;
     slot.tlb.fetch.fill({});
@@ -108,12 +128,12 @@ void Mmu::flush_fetch() {
 
 void Mmu::fence(const std::uint64_t* gva, const std::uint64_t* asid) {
   ++statistics_.flushes;
+  ++changes_;
   for (Slot& slot : *slots_) {
     if (!slot.valid) continue;
     if (asid != nullptr && bits(slot.key.satp, 59, 44) != (*asid & 0xffff)) continue;
-    // An address in a superpage stands for all of its 4 KiB pieces, which share no mark: the whole context
-    // goes where there may be any.
-    if (gva != nullptr && !slot.tlb.superpages) {
+    // An address in a large page stands for all of its 4 KiB pieces, which share no mark.
+    if (gva != nullptr && slot.tlb.only_small(*gva)) {
       slot.tlb.clear_page(*gva);
     } else {
       slot.valid = false;
@@ -126,6 +146,7 @@ std::byte* Mmu::ram(GuestPhysical gpa, unsigned bytes) const { return hart_.env(
 
 bool Mmu::pmp_allows(GuestPhysical gpa, std::uint64_t bytes, Access access, std::uint8_t privilege,
                      bool* whole) const {
+  if (pmp_open_) return true;
   const HartState& state = hart_.state();
   const GuestPhysical page{align_down(gpa.value, kPageSize)};
   // The lowest-numbered entry that matches any byte decides; it must match all bytes (privileged manual,
@@ -256,7 +277,7 @@ std::expected<GuestPhysical, Trap> Mmu::translate(std::uint64_t gva, Access acce
     return std::unexpected(Trap{access_fault(access), gva});
   }
   if (whole) {
-    if (found->page_bytes > kPageSize) current_->superpages = true;
+    if (found->page_bytes > kPageSize) current_->note_large_page(gva, found->page_bytes);
     insert(gva, found->gpa, access);
   }
   return found->gpa;

@@ -42,7 +42,19 @@ struct TlbContext {
   std::array<TlbEntry, kEntries> write;
   std::array<FetchEntry, kEntries> fetch;       // the interpreter's
   std::array<FetchEntry, kEntries> translated;  // the translator's; a tag stands here only with its page
-  bool superpages = false;  // some entry is a piece of a page larger than 4 KiB
+  // The large pages that some entries are pieces of. When they are too many, a fence of one address clears
+  // the whole context.
+  struct LargePage {
+    std::uint64_t gva;
+    std::uint64_t size_bytes;
+  };
+  static constexpr unsigned kMostLargePages = 32;
+  std::array<LargePage, kMostLargePages> large_pages;
+  unsigned large_page_count = 0;
+
+  void note_large_page(std::uint64_t gva, std::uint64_t size_bytes);
+  // True when clear_page() alone forgets the translation of gva.
+  bool only_small(std::uint64_t gva) const;
 
   void clear();
   void clear_page(std::uint64_t gva);
@@ -77,6 +89,9 @@ class Mmu {
   };
   const Statistics& statistics() const { return statistics_; }
 
+  // Counts whatever may make translations found earlier wrong for what runs next.
+  std::uint64_t changes() const { return changes_; }
+
  private:
   // What a context's translations depend on. Fetches and data accesses may differ in privilege (MPRV).
   struct Key {
@@ -110,7 +125,9 @@ class Mmu {
   std::unique_ptr<std::array<Slot, kSlots>> slots_;
   Slot* current_slot_ = nullptr;
   TlbContext* current_ = nullptr;
+  bool pmp_open_ = false;  // entry 0 lets everyone do everything, as most firmware sets it up
   std::uint64_t tick_ = 0;
+  std::uint64_t changes_ = 0;
   Statistics statistics_;
 };
 
