@@ -59,7 +59,7 @@ std::uint64_t compute(Op op, std::uint64_t a, std::uint64_t b, std::uint64_t c) 
     case Op::kGe: return ge(a, b);
     case Op::kGeu: return geu(a, b);
     case Op::kSelect: return select(a, b, c);
-    default: assert(!"not an integer operation"); return 0;
+    default: assert(false && "not an integer operation"); return 0;
   }
 }
 

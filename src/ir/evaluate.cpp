@@ -42,7 +42,7 @@ u64 compute_bits(const Inst& inst, u64 a, u64 b) {
       const u64 canonical_nan = is_single ? 0x7fc0'0000 : 0x7ff8'0000'0000'0000;
       return (a & ~sign) > infinity ? canonical_nan : a;
     }
-    default: assert(!"not an operation on bits"); return 0;
+    default: assert(false && "not an operation on bits"); return 0;
   }
 }
 
@@ -108,7 +108,7 @@ Leaving evaluate(const Block& block, std::span<std::byte> state, Environment& en
         break;
     }
   }
-  assert(!"a block ends with an exit");
+  assert(false && "a block ends with an exit");
   return {};
 }
 

@@ -35,7 +35,7 @@ class RandomBlock {
   unsigned below(unsigned limit) { return static_cast<unsigned>(random_() % limit); }
 
   std::uint64_t interesting() {
-    constexpr std::uint64_t kConstants[] = {0, 1, 2, 3, 7, 8, 16, 24, 31, 32, 33, 48, 56, 63, 64, 0x7f, 0x80, 0xff,
+    constexpr std::uint64_t kConstants[] = {0, 1, 2, 3, 7, 8, 15, 16, 24, 31, 32, 33, 48, 56, 63, 64, 0x7f, 0x80, 0xff,
         0x7fff, 0xffff, 0x7fffffff, 0x80000000, 0xffffffff, 0x100000000, 0xffffffff00000000, 0xffffffff80000000,
         ~std::uint64_t{0}, ~std::uint64_t{1}, std::uint64_t{1} << 63, (std::uint64_t{1} << 63) - 1, 0x7fc00000};
     return below(8) == 0 ? random_() >> below(64) : kConstants[below(std::size(kConstants))];
@@ -148,9 +148,9 @@ class RandomBlock {
   void idiom() {
     constexpr std::uint64_t kBox = 0xffff'ffff'0000'0000;
     const Value a = any(Type::kI64);
-    switch (below(5)) {
+    switch (below(7)) {
       case 0: builder_.emit(Op::kSext32, Type::kI64, add(a, interesting())); break;
-      case 1: with(below(2) == 0 ? Op::kShr : Op::kSar, with(Op::kShl, a, 32), below(33)); break;
+      case 1: with(below(2) == 0 ? Op::kShr : Op::kSar, with(Op::kShl, a, 32), below(40)); break;
       case 2: {
         const std::uint64_t shift = 32 + 8 * below(4);
         with(below(2) == 0 ? Op::kShr : Op::kSar, with(Op::kShl, a, shift), shift);
@@ -159,6 +159,17 @@ class RandomBlock {
       case 3: {
         const Value bits = builder_.emit(Op::kFbits, Type::kI64, any(Type::kF32));
         builder_.set(8 * below(8), with(Op::kOr, bits, kBox));
+        break;
+      }
+      case 4: {
+        constexpr Op kShifts[] = {Op::kShl, Op::kSar, Op::kRol, Op::kShl32, Op::kShr32, Op::kRor32};
+        const Value amount = with(Op::kAnd, any(Type::kI64), 0xff >> below(6));
+        builder_.emit(kShifts[below(6)], Type::kI64, a, amount);
+        break;
+      }
+      case 5: {
+        const Value condition = with(below(2) == 0 ? Op::kEq : Op::kNe, a, below(2));
+        builder_.emit(Op::kSelect, Type::kI64, condition, any(Type::kI64), any(Type::kI64));
         break;
       }
       default: {
