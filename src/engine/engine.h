@@ -10,11 +10,15 @@
 namespace doppel {
 
 struct EngineStatistics {
+  std::uint64_t steps = 0;  // instructions that translated code left to the interpreter
+  std::uint64_t links = 0;  // direct jumps joined to their targets
   std::uint64_t blocks_translated = 0;
   std::uint64_t regions_translated = 0;
   double translate_seconds = 0;
   std::uint64_t code_bytes = 0;
   std::uint64_t cache_hits = 0, cache_misses = 0, cache_loaded = 0, cache_evicted = 0, cache_invalidated = 0;
+
+  EngineStatistics& operator+=(const EngineStatistics& other);
 };
 
 class Engine {

@@ -24,6 +24,21 @@ Result<std::unique_ptr<Engine>> make_engine(EngineKind kind, riscv::Hart& hart) 
   return std::make_unique<InterpreterEngine>(hart);
 }
 
+EngineStatistics& EngineStatistics::operator+=(const EngineStatistics& other) {
+  steps += other.steps;
+  links += other.links;
+  blocks_translated += other.blocks_translated;
+  regions_translated += other.regions_translated;
+  translate_seconds += other.translate_seconds;
+  code_bytes += other.code_bytes;
+  cache_hits += other.cache_hits;
+  cache_misses += other.cache_misses;
+  cache_loaded += other.cache_loaded;
+  cache_evicted += other.cache_evicted;
+  cache_invalidated += other.cache_invalidated;
+  return *this;
+}
+
 HartThread::HartThread(riscv::Hart& hart, std::unique_ptr<Engine> engine)
     : hart_(hart), engine_(std::move(engine)) {}
 

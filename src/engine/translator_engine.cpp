@@ -257,6 +257,8 @@ x64::SlowResult TranslatorEngine::slow_step(void*, std::uint64_t, std::uint64_t,
 EngineStatistics TranslatorEngine::statistics() const {
   const CodeCache::Statistics& cache = cache_.statistics();
   EngineStatistics statistics;
+  statistics.steps = steps_;
+  statistics.links = links_;
   statistics.blocks_translated = cache.blocks;
   statistics.translate_seconds = cache.seconds;
   statistics.code_bytes = cache_.code_bytes();

@@ -325,7 +325,12 @@ MachineStatistics VirtBoard::statistics() const {
       interrupts[cause] += counts.interrupts[cause];
     }
   }
+  for (const auto& thread : threads_) statistics.translation += thread->engine().statistics();
   statistics.exits.push_back({"wait_for_interrupt", waits});
+  if (statistics.translation.steps != 0) {
+    statistics.exits.push_back({"interpreted_instruction", statistics.translation.steps});
+    statistics.exits.push_back({"link", statistics.translation.links});
+  }
   for (std::size_t cause = 0; cause < exceptions.size(); ++cause) {
     if (exceptions[cause] != 0) statistics.traps.push_back({kExceptionNames[cause], exceptions[cause]});
     if (interrupts[cause] != 0) statistics.traps.push_back({kInterruptNames[cause], interrupts[cause]});
