@@ -27,21 +27,24 @@ u64 extended(Access access, u64 bytes) {
   }
 }
 
+u64 sign_bit(Type type) { return type == Type::kF32 ? u64{1} << 31 : u64{1} << 63; }
+bool is_nan(Type type, u64 bits) {
+  return (bits & ~sign_bit(type)) > (type == Type::kF32 ? 0x7f80'0000 : 0x7ff0'0000'0000'0000);
+}
+
 // Pure operations on floating-point values are operations on their bits.
 u64 compute_bits(const Inst& inst, u64 a, u64 b) {
   const bool is_single = inst.type == Type::kF32;
-  const u64 sign = is_single ? u64{1} << 31 : u64{1} << 63;
+  const u64 sign = sign_bit(inst.type);
   switch (inst.op) {
     case Op::kFneg: return a ^ sign;
     case Op::kFsign: return (a & ~sign) | (b & sign);
     case Op::kFsignXor: return a ^ (b & sign);
     case Op::kFbits: return a;
     case Op::kFfromBits: return is_single ? arithmetic::zext32(a) : a;
-    case Op::kFcanonical: {
-      const u64 infinity = is_single ? 0x7f80'0000 : 0x7ff0'0000'0000'0000;
-      const u64 canonical_nan = is_single ? 0x7fc0'0000 : 0x7ff8'0000'0000'0000;
-      return (a & ~sign) > infinity ? canonical_nan : a;
-    }
+    case Op::kFcanonical:
+      if (!is_nan(inst.type, a)) return a;
+      return is_single ? 0x7fc0'0000 : 0x7ff8'0000'0000'0000;
     default: assert(false && "not an operation on bits"); return 0;
   }
 }
@@ -89,6 +92,14 @@ Leaving evaluate(const Block& block, std::span<std::byte> state, Environment& en
       case Op::kCall:
         if (!environment.call(inst.imm)) return {.cause = Cause::kFault, .origin = inst.origin};
         break;
+      case Op::kFordered: {
+        if (!is_nan(inst.type, a)) {
+          value = a;
+          break;
+        }
+        const u64 here = block.origins.empty() ? 0 : block.origins[inst.origin].offset;
+        return {Cause::kExit, here, static_cast<std::uint8_t>(ExitKind::kStep), inst.origin};
+      }
       case Op::kExitIf:
         if (a == 0) break;
         [[fallthrough]];

@@ -28,7 +28,7 @@ std::optional<std::uint8_t> index_in(const std::string_view (&names)[N], std::st
   return std::nullopt;
 }
 
-bool is_memory_access(Op op) { return op == Op::kLoad || op == Op::kStore; }
+bool has_access(Op op) { return op == Op::kLoad || op == Op::kStore || op == Op::kCall; }
 
 // --- Printing.
 
@@ -66,7 +66,7 @@ class Printer {
       return;
     }
     text_ += info(inst.op).name;
-    if (is_memory_access(inst.op)) {
+    if (has_access(inst.op)) {
       add(".{}", name_in(kAccessNames, inst.detail));
     } else if (info(inst.op).any_type) {
       add(".{}", name_in(kTypeNames, static_cast<std::size_t>(inst.type)));
@@ -266,7 +266,7 @@ class Parser {
 
   // .access or .type, where the operation has one.
   Result<void> suffix(Scanner& scanner, Inst& inst) {
-    if (is_memory_access(inst.op)) {
+    if (has_access(inst.op)) {
       const auto access = scanner.take('.') ? index_in(kAccessNames, scanner.take_word()) : std::nullopt;
       if (!access) return fail("expected an access, such as .i32");
       inst.detail = *access;

@@ -123,8 +123,11 @@ class Verifier {
         most = std::numeric_limits<std::int64_t>::max();
         break;
       case Op::kGet:
-      case Op::kSet:
-      case Op::kCall: most = kMost; break;
+      case Op::kSet: most = kMost; break;
+      case Op::kCall:
+        most = kMost;
+        most_detail = static_cast<unsigned>(Access::kF64);
+        break;
       case Op::kLoad:
       case Op::kStore:
         least = -kMost - 1;

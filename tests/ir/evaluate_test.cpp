@@ -4,6 +4,7 @@
 
 #include <bit>
 #include <cstring>
+#include <stdexcept>
 
 #include "ir/text.h"
 #include "ir/verify.h"
@@ -44,9 +45,8 @@ struct World : Environment {
 
   Leaving run(std::string_view text) {
     const auto block = parse(text);
-    EXPECT_TRUE(block) << block.error().message;
-    const auto valid = verify(*block);
-    EXPECT_TRUE(valid) << valid.error().message;
+    if (!block) throw std::runtime_error(block.error().message);  // which fails the test
+    if (const auto valid = verify(*block); !valid) throw std::runtime_error(valid.error().message);
     return evaluate(*block, std::as_writable_bytes(std::span(state)), *this);
   }
 };
@@ -127,11 +127,11 @@ TEST(Evaluate, Exits) {
 
 TEST(Evaluate, HelpersSeeAndChangeState) {
   World world;
-  world.run("fence\ncall 9\n%0 = get.i64 [0]\nset [8], %0\nexit_state");
+  world.run("fence\ncall.u32 9\n%0 = get.i64 [0]\nset [8], %0\nexit_state");
   EXPECT_EQ(world.state[1], 9u);
   EXPECT_EQ(world.fences, 1u);
   world.helper_returns = false;
-  EXPECT_EQ(world.run("call 9\nexit +4").cause, Leaving::Cause::kFault);
+  EXPECT_EQ(world.run("call.u32 9\nexit +4").cause, Leaving::Cause::kFault);
 }
 
 TEST(Evaluate, FloatingPoint) {
@@ -161,6 +161,23 @@ TEST(Evaluate, FloatingPoint) {
   EXPECT_EQ(std::bit_cast<double>(world.state[3]), 1.5);
   EXPECT_EQ(world.state[4], 0x7ff8'0000'0000'0000u);
   EXPECT_EQ(world.state[5], 0xff80'0000u);  // minus infinity is no NaN
+}
+
+TEST(Evaluate, ANanThatMustBeOrderedLeavesByAStep) {
+  World world;
+  constexpr std::string_view kText = R"(
+    @0 raw 0x13 +0
+    %0 = get.f64 [0]
+    @1 raw 0x13 +4
+    %1 = fordered.f64 %0
+    set [8], %1
+    exit +8
+  )";
+  world.state[0] = 0x7ff0'0000'0000'0000;
+  EXPECT_EQ(world.run(kText), (Leaving{Leaving::Cause::kExit, 8, 0, 1}));
+  EXPECT_EQ(world.state[1], world.state[0]);
+  world.state[0] |= 1;
+  EXPECT_EQ(world.run(kText), (Leaving{Leaving::Cause::kExit, 4, static_cast<std::uint8_t>(ExitKind::kStep), 1}));
 }
 
 // Each pure integer operation has a meaning: compute() asserts otherwise.

@@ -23,9 +23,8 @@ class RandomBlock {
       step();
     }
     switch (below(3)) {
-      case 0: builder_.emit(Op::kExit, Type::kVoid, kNone, kNone, kNone, 64, static_cast<std::uint8_t>(below(2))); break;
-      case 1: builder_.emit(Op::kExitTo, Type::kVoid, any(Type::kI64), kNone, kNone, 0,
-                            static_cast<std::uint8_t>(below(3))); break;
+      case 0: builder_.emit(Op::kExit, Type::kVoid, kNone, kNone, kNone, 64, detail_below(2)); break;
+      case 1: builder_.emit(Op::kExitTo, Type::kVoid, any(Type::kI64), kNone, kNone, 0, detail_below(3)); break;
       default: builder_.emit(Op::kExitState, Type::kVoid); break;
     }
     return std::move(block_);
@@ -33,6 +32,7 @@ class RandomBlock {
 
  private:
   unsigned below(unsigned limit) { return static_cast<unsigned>(random_() % limit); }
+  std::uint8_t detail_below(unsigned limit) { return static_cast<std::uint8_t>(below(limit)); }
 
   std::uint64_t interesting() {
     constexpr std::uint64_t kConstants[] = {0, 1, 2, 3, 7, 8, 15, 16, 24, 31, 32, 33, 48, 56, 63, 64, 0x7f, 0x80, 0xff,
@@ -128,17 +128,21 @@ class RandomBlock {
   }
 
   void leave() {
-    switch (below(4)) {
+    switch (below(5)) {
       case 0: builder_.emit(Op::kFence, Type::kVoid); break;
-      case 1: builder_.emit(Op::kCall, Type::kVoid, kNone, kNone, kNone, below(4)); break;
+      case 1: builder_.emit(Op::kCall, Type::kVoid, kNone, kNone, kNone, below(4), detail_below(9)); break;
+      case 2: {
+        const Type t = float_type();
+        builder_.emit(Op::kFordered, t, any(t));
+        break;
+      }
       default: {
         constexpr Op kOps[] = {Op::kEq, Op::kNe, Op::kLt, Op::kGeu, Op::kFeq};
         const Op op = kOps[below(5)];
         const Type t = op == Op::kFeq ? Type::kF64 : Type::kI64;
         Value condition = builder_.emit(op, Type::kI64, any(t), any(t));
         while (below(2) == 0) condition = with(below(2) == 0 ? Op::kEq : Op::kXor, condition, below(2));
-        builder_.emit(Op::kExitIf, Type::kVoid, condition, kNone, kNone, 4 * below(8),
-                      static_cast<std::uint8_t>(below(2)));
+        builder_.emit(Op::kExitIf, Type::kVoid, condition, kNone, kNone, 4 * below(8), detail_below(2));
         break;
       }
     }

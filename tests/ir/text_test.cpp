@@ -30,7 +30,7 @@ TEST(Text, PrintsAndParsesEachShape) {
   %10 = fle %9, %6
   %11 = select %10, %5, %7
   fence
-  call 12
+  call.u32 12
   exit_if %11, -4
   exit_if %10, +0, step
   exit_to %11, call
@@ -119,8 +119,9 @@ INSTANTIATE_TEST_SUITE_P(
         Bad{"%0 = const 1\n%1 = load. [%0]", "expected an access"},
         Bad{"%0 = const 1\n%1 = load.i8 [%0 16]", "expected ] or an offset"},
         Bad{"%0 = const 1\n%1 = load.i8 [%0 + 9223372036854775808]", "expected ] or an offset"},
-        Bad{"%0 = const 1\n%1 = add.i64 %0, %0", "expected a value"}, Bad{"call -1", "number of a helper"},
-        Bad{"call 4294967296", "number of a helper"}, Bad{"exit 4", "target with its sign"},
+        Bad{"%0 = const 1\n%1 = add.i64 %0, %0", "expected a value"}, Bad{"call 1", "expected an access"},
+        Bad{"call.u32 -1", "number of a helper"},
+        Bad{"call.u32 4294967296", "number of a helper"}, Bad{"exit 4", "target with its sign"},
         Bad{"exit +4, call", "expected step"}, Bad{"%0 = const 1\nexit_to %0, step", "expected call or return"},
         Bad{"%0 = const 1\nexit_if %0 +4", "expected a comma"}, Bad{"@1 raw 0 +0", "expected guest instruction @0"},
         Bad{"@0", "expected raw"}, Bad{"@0 raw 0x100000000 +0", "32 bits"}, Bad{"@0 raw 0", "expected +"},

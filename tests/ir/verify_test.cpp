@@ -50,7 +50,7 @@ TEST(Verify, AcceptsEachOperation) {
     %12 = fsign_xor.f64 %2, %7
     set [32], %12
     fence
-    call 7
+    call.u32 7
     exit_if %11, -4, step
     exit_to %10, return
   )");
