@@ -1,11 +1,26 @@
 #include "translator/code_cache.h"
 
+#include <cassert>
 #include <chrono>
 #include <cstring>
 
 #include "base/log.h"
+#include "ir/text.h"
+#include "ir/verify.h"
 
 namespace doppel {
+namespace {
+
+// The lifter's and the passes' work, checked in debug and sanitizer builds.
+void check([[maybe_unused]] const ir::Block& block) {
+#ifdef DOPPEL_VERIFY_IR
+  const Result<void> verified = ir::verify(block);
+  if (!verified) log_error("{}\n{}", verified.error().message, ir::print(block));
+  assert(verified);
+#endif
+}
+
+}  // namespace
 
 CodeCache::CodeCache(CodeMemory memory, x64::Compiler compiler, LiftFunction lift, x64::SlowHelper read,
                      x64::SlowHelper write, x64::SlowHelper step, std::function<void()> on_clear)
@@ -48,9 +63,11 @@ const std::byte* CodeCache::entry(Page& page, unsigned offset) {
   if (const std::uint32_t known = page.entries[offset / 2]; known != 0) return memory_.code() + known;
   const auto begin = std::chrono::steady_clock::now();
   lift_(page.source, offset, block_);
+  check(block_);
   ir::Block lifted;
   if (on_translation) lifted = block_;
   ir::optimize(block_);
+  check(block_);
   const std::uint32_t first_site = static_cast<std::uint32_t>(sites_.size());
   const x64::EmittedCode emitted = compiler_.compile(block_, offset, first_site);
   const std::optional<std::uint32_t> at = memory_.append(emitted.bytes);

@@ -374,7 +374,10 @@ class Compiler::Emission {
       case Kind::kPinned: return kPinned[where.index];
       case Kind::kSlot: a_.mov(scratch, slot(where.index)); return scratch;
       case Kind::kXmm: a_.movq(scratch, x86::xmm(where.index)); return scratch;
-      default: load_constant(scratch, constant(value)); return scratch;
+      default:
+        assert(is_constant(value));
+        load_constant(scratch, constant(value));
+        return scratch;
     }
   }
   void move(const x86::Gp& into, Value value) {
@@ -439,8 +442,9 @@ class Compiler::Emission {
       case Op::kClz32:
       case Op::kCtz32: return emit_count(inst);
       case Op::kByteReverse: {
+        const x86::Gp from = use(inst.operands[0], x86::rax);
         const x86::Gp d = destination();
-        move(d, inst.operands[0]);
+        if (d != from) a_.mov(d, from);
         a_.bswap(d);
         return;
       }

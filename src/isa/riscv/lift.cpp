@@ -498,7 +498,10 @@ void Lifter::lift(std::span<const std::byte> page, unsigned offset, ir::Block& b
     std::memcpy(&raw, page.data() + at, length);
     block.origins.back().raw = raw;
     const Decoded decoded = decoder_.decode(raw);
-    if (decoded.row == kIllegal) {
+    const bool reserved_rounding =
+        decoded.row != kIllegal && rows()[decoded.row].pattern.has(isa::Field::kRm) &&
+        (decoded.operands.rm == 5 || decoded.operands.rm == 6);
+    if (decoded.row == kIllegal || reserved_rounding) {
       machine.step_and_leave();
       break;
     }
