@@ -12,7 +12,7 @@ _doppel() {
     --kernel | --initrd | --dtb | --disk | --log) mapfile -t COMPREPLY < <(compgen -f -- "$current") ;;
     --net) mapfile -t COMPREPLY < <(compgen -W 'user none' -- "$current") ;;
     --console) mapfile -t COMPREPLY < <(compgen -W 'stdio none file= unix=' -- "$current") ;;
-    --engine) mapfile -t COMPREPLY < <(compgen -W 'interpret translate' -- "$current") ;;
+    --engine) mapfile -t COMPREPLY < <(compgen -W 'translate interpret' -- "$current") ;;
     --log-level) mapfile -t COMPREPLY < <(compgen -W 'debug info warning error off' -- "$current") ;;
     --name | --memory | --harts | --append | --gdb | --timeout | --trace) ;;
     *)

@@ -169,7 +169,7 @@ constexpr std::array kOptions{
            "user[,forward=tcp:8080:80][,mac=ADDRESS] or none; repeatable (default user)", apply_net},
     Option{"console", "WHERE", kValue, false, "Serial line: stdio (default), none, file=PATH or unix=PATH",
            apply_console},
-    Option{"engine", "NAME", kValue, false, "What runs the guest's code: interpret (default) or translate", apply_engine},
+    Option{"engine", "NAME", kValue, false, "What runs the guest's code: translate (default) or interpret", apply_engine},
     Option{"gdb", "PORT|PATH", kValue, false, "Wait for gdb (not available yet)",
            [](BootOptions&, const std::string& value) { return unavailable("gdb", value); }},
     Option{"timeout", "SECONDS", kValue, false, "Stop the machine after this time and exit 124", apply_timeout},

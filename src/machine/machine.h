@@ -37,7 +37,7 @@ struct BootConfig {
 struct MachineConfig {
   std::uint64_t memory_bytes = std::uint64_t{1} << 30;
   unsigned harts = 2;
-  EngineChoice engine = EngineChoice::kInterpret;
+  EngineChoice engine = EngineChoice::kTranslate;
   BootConfig boot;
   std::vector<DiskOptions> disks;
   std::vector<NetworkOptions> networks;
