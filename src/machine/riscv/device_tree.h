@@ -28,6 +28,10 @@ struct Chosen {
   std::array<std::byte, 32> rng_seed{};
 };
 
+// Free space inside the finished tree. Boot loaders add to a tree where it stands, and count on the room that
+// machine-mode firmware leaves in it.
+inline constexpr std::size_t kTreeGrowthBytes = 8 << 10;
+
 // `tree` with /chosen amended by `chosen`. `name` begins the sentence about a tree that is none.
 Result<std::vector<std::byte>> with_chosen(std::vector<std::byte> tree, const std::string& name,
                                            const Chosen& chosen);

@@ -62,6 +62,15 @@ TEST(DeviceTree, LeavesABootLoaderRoomToPatchIt) {
   EXPECT_EQ(::fdt_setprop(tree.data(), 0, "patch", patch.data(), static_cast<int>(patch.size())), 0);
 }
 
+// A boot loader without machine-mode firmware before it finds room for its own properties.
+TEST(DeviceTree, LeavesRoomToGrow) {
+  auto tree = with_chosen(tree_of_harts(MachineFirmware::kBuiltin), "tree", {}).value();
+  EXPECT_EQ(fdt_totalsize(tree.data()), tree.size());
+  const std::string value(kTreeGrowthBytes / 2, 'x');
+  EXPECT_EQ(fdt_setprop(tree.data(), 0, "added", value.data(), static_cast<int>(value.size())), 0);
+  EXPECT_EQ(fdt_check_full(tree.data(), tree.size()), 0);
+}
+
 TEST(DeviceTree, RefusesWhatIsNoTree) {
   auto tree = tree_of_harts(MachineFirmware::kBuiltin);
   EXPECT_THAT(with_chosen(test::file_of("text"), "FILE", {}).error().message, HasSubstr("FILE: not a flattened"));
