@@ -127,6 +127,15 @@ TEST(X0, IsNeverWritten) {
   EXPECT_EQ(machine.peek(kData), kData) << "the store-conditional did store";
 }
 
+TEST(Interpreter, CountsTrailingZerosOfWords) {
+  TestMachine machine;
+  for (unsigned n = 0; n < 64; ++n) {
+    machine.a(1) = ~u64{0} << n;
+    machine.run("ctzw a0, a1");
+    EXPECT_EQ(machine.a(0), std::min(n, 32u));
+  }
+}
+
 // --- Cache blocks.
 
 TEST(CacheBlock, ZeroClearsItsBlockOnly) {
