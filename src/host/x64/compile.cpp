@@ -263,7 +263,9 @@ class Compiler::Emission {
   static x86::Mem slot(unsigned index) { return x86::qword_ptr(x86::rsp, static_cast<int>(8 * index)); }
   x86::Mem state(std::int64_t offset) const { return x86::qword_ptr(kState, static_cast<int>(offset)); }
 
+  // An operand that the instruction has yet to read must stay where it is.
   bool is_operand_now(Value value) const {
+    if (operands_read_) return false;
     const auto& operands = block_.insts[now_].operands;
     return std::find(operands.begin(), operands.end(), value) != operands.end();
   }
@@ -396,6 +398,7 @@ class Compiler::Emission {
 
   void emit(const Inst& inst) {
     lent_ = false;
+    operands_read_ = false;
     switch (inst.op) {
       case Op::kConst: where_[now_] = {Kind::kConstant, 0}; return;
       case Op::kGet: return emit_get(inst);
@@ -942,6 +945,8 @@ class Compiler::Emission {
     move(x86::rax, inst.operands[2]);
     a_.cmov(code, x86::rax, yes);
     release_fused();
+    // Three operands may fill all value registers: any of them may now make room for the result.
+    operands_read_ = true;
     a_.mov(destination(), x86::rax);
   }
 
@@ -1346,7 +1351,8 @@ class Compiler::Emission {
   std::array<bool, kSpillSlots> slot_used_{};
   Value fused_ = ir::kNone;
   std::vector<Value> released_;
-  bool lent_ = false;
+  bool lent_ = false;           // an operand's register has become the result's
+  bool operands_read_ = false;  // by the current instruction
 };
 
 EmittedCode Compiler::compile(const ir::Block& block, unsigned page_offset, std::uint32_t first_site) {

@@ -1,7 +1,7 @@
 // From IR to x86-64: register assignment and emission in one forward pass.
 //
 // Some guest registers live in host registers while translated code runs, in every block alike, so that blocks
-// chain without touching memory (RegisterMap). The values of a block get the remaining registers by next use.
+// chain without touching memory (StateOffsets::pinned). The values of a block get the remaining registers by next use.
 // Blocks hold no absolute address: they reach state, stubs and each other by the state register and by
 // relative jumps that the code cache patches.
 #pragma once
