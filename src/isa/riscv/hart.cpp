@@ -189,6 +189,7 @@ void Hart::remote_fence(const RemoteFence& fence, Hart& caller) {
     serve_fences();
     return;
   }
+  attend(kFences);  // it may sleep inside the engine, in a firmware call
   for (;;) {
     {
       const std::lock_guard lock(mutex_);
