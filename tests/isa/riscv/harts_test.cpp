@@ -208,7 +208,8 @@ TEST_F(Harts, RemoteFencesMakeNewCodeSeen) {
     first.load(kData, "addi a0, zero, " + std::to_string(value) + "\n jalr zero, 0(ra)");
   };
   publish(0);
-  first.load(kCode, "loop: jalr ra, 0(s0)\n sd a0, 0(s2)\n jal zero, " + std::to_string(kCode));
+  // An atomic store: what the hart read of the old code lies before what the test does next.
+  first.load(kCode, "loop: jalr ra, 0(s0)\n amoswap.d zero, a0, (s2)\n jal zero, loop");
   second.state().pc = kCode;
   const Running running(second);
   for (int turn = 1; turn < 100; ++turn) {
