@@ -2,7 +2,6 @@
 
 #include <cassert>
 #include <chrono>
-#include <cstring>
 
 #include "base/log.h"
 #include "ir/text.h"
@@ -49,9 +48,9 @@ CodeCache::Page& CodeCache::page(GuestPhysical gpa, const std::byte* host) {
   }
   Page& page = *slot;
   if (page.generation == generation_) return page;
-  if (page.generation == 0 || std::memcmp(page.source.data(), host, kPageSize) != 0) {
+  if (page.generation == 0 || !page.source.same(host)) {
     if (page.generation != 0) ++statistics_.invalidated;
-    std::memcpy(page.source.data(), host, kPageSize);
+    page.source.copy(host);
     page.entries.fill(0);
   }
   page.generation = generation_;
@@ -62,7 +61,7 @@ const std::byte* CodeCache::entry(Page& page, unsigned offset) {
   ++statistics_.lookups;
   if (const std::uint32_t known = page.entries[offset / 2]; known != 0) return memory_.code() + known;
   const auto begin = std::chrono::steady_clock::now();
-  lift_(page.source, offset, block_);
+  lift_({page.source.bytes(), kPageSize}, offset, block_);
   check(block_);
   ir::Block lifted;
   if (on_translation) lifted = block_;

@@ -21,6 +21,7 @@
 #include "ir/ir.h"
 #include "ir/opt/optimize.h"
 #include "memory/address.h"
+#include "memory/code_page.h"
 #include "translator/code_memory.h"
 
 namespace doppel {
@@ -33,7 +34,7 @@ class CodeCache {
   struct Page {
     // For each halfword of the page, where its block's code begins; 0: no block, which leads back here.
     std::array<std::uint32_t, kPageSize / 2> entries{};
-    std::array<std::byte, kPageSize> source;
+    CodePage source;
     const std::byte* host = nullptr;
     std::uint64_t generation = 0;  // of the last comparison with memory
   };

@@ -607,8 +607,8 @@ Interpreter::Page* Interpreter::page_for(GuestPhysical gpa, const std::byte* hos
   }
   Page& page = *found->second;
   if (page.generation != generation_) {
-    if (page.generation == 0 || std::memcmp(page.source.data(), page.host, kPageSize) != 0) {
-      std::memcpy(page.source.data(), page.host, kPageSize);
+    if (page.generation == 0 || !page.source.same(page.host)) {
+      page.source.copy(page.host);
       reset_ops(page, &decode_here);
     }
     page.generation = generation_;
@@ -625,10 +625,10 @@ std::uint32_t Interpreter::raw_of(const Op* op) const {
   if (page_ == scratch_.get()) return scratch_raw_;
   const std::size_t offset = static_cast<std::size_t>(op - page_->ops.data()) * 2;
   std::uint16_t low = 0;
-  std::memcpy(&low, &page_->source[offset], 2);
+  std::memcpy(&low, page_->source.bytes() + offset, 2);
   if (instruction_bytes(low) == 2 || offset + 4 > kPageSize) return low;
   std::uint16_t high = 0;
-  std::memcpy(&high, &page_->source[offset + 2], 2);
+  std::memcpy(&high, page_->source.bytes() + offset + 2, 2);
   return low | std::uint32_t{high} << 16;
 }
 

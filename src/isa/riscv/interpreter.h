@@ -17,6 +17,7 @@
 #include "isa/riscv/decode.h"
 #include "isa/riscv/hart.h"
 #include "isa/riscv/mmu.h"
+#include "memory/code_page.h"
 
 namespace doppel::riscv {
 
@@ -54,7 +55,7 @@ class Interpreter {
   static constexpr std::size_t kSlots = kPageSize / 2;
   struct Page {
     std::array<Op, kSlots + 2> ops;
-    std::array<std::byte, kPageSize> source;  // what was decoded
+    CodePage source;  // what was decoded
     const std::byte* host = nullptr;
     GuestPhysical gpa;
     std::uint64_t generation = 0;  // of the last comparison with memory
