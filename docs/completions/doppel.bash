@@ -11,14 +11,14 @@ _doppel() {
     --firmware) mapfile -t COMPREPLY < <(compgen -f -W 'builtin none' -- "$current") ;;
     --kernel | --initrd | --dtb | --disk | --log) mapfile -t COMPREPLY < <(compgen -f -- "$current") ;;
     --net) mapfile -t COMPREPLY < <(compgen -W 'user none' -- "$current") ;;
-    --console) mapfile -t COMPREPLY < <(compgen -W 'stdio none file= unix=' -- "$current") ;;
+    --console | --virtio-console) mapfile -t COMPREPLY < <(compgen -W 'stdio none file= unix=' -- "$current") ;;
     --engine) mapfile -t COMPREPLY < <(compgen -W 'translate interpret' -- "$current") ;;
     --log-level) mapfile -t COMPREPLY < <(compgen -W 'debug info warning error off' -- "$current") ;;
     --name | --memory | --harts | --append | --gdb | --timeout | --trace) ;;
     *)
         case $current in
         -*) mapfile -t COMPREPLY < <(compgen -W '--help --name --memory --harts --kernel --initrd --append --dtb
-            --firmware --disk --net --console --engine --gdb --timeout --stats --trace --log --log-level
+            --firmware --disk --net --console --virtio-console --engine --gdb --timeout --stats --trace --log --log-level
             --perf-map' -- "$current") ;;
         *) mapfile -t COMPREPLY < <(compgen -f -X '!*.toml' -- "$current") ;;
         esac

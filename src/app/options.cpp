@@ -87,6 +87,13 @@ Result<void> apply_console(BootOptions& options, const std::string& value) {
   return {};
 }
 
+Result<void> apply_virtio_console(BootOptions& options, const std::string& value) {
+  const auto console = parse_console(value);
+  if (!console) return std::unexpected(console.error());
+  options.virtio_console = *console;
+  return {};
+}
+
 Result<void> apply_engine(BootOptions& options, const std::string& value) {
   if (value == "interpret") {
     options.machine.engine = EngineChoice::kInterpret;
@@ -169,6 +176,8 @@ constexpr std::array kOptions{
            "user[,forward=tcp:8080:80][,mac=ADDRESS] or none; repeatable (default user)", apply_net},
     Option{"console", "WHERE", kValue, false, "Serial line: stdio (default), none, file=PATH or unix=PATH",
            apply_console},
+    Option{"virtio-console", "WHERE", kValue, false,
+           "A virtio console (hvc0 in Linux) with its far end there, as for --console", apply_virtio_console},
     Option{"engine", "NAME", kValue, false, "What runs the guest's code: translate (default) or interpret", apply_engine},
     Option{"gdb", "PORT|PATH", kValue, false, "Wait for gdb (not available yet)",
            [](BootOptions&, const std::string& value) { return unavailable("gdb", value); }},
@@ -264,6 +273,10 @@ Result<std::string> from_cache(std::string_view file, std::string_view what) {
 // Without a kernel: a disk boots itself, through U-Boot; without a disk the default guest boots.
 Result<void> complete(BootOptions& options) {
   BootConfig& boot = options.machine.boot;
+  constexpr auto kStdio = ConsoleChoice::Kind::kStdio;
+  if (options.console.kind == kStdio && options.virtio_console && options.virtio_console->kind == kStdio) {
+    return fail("--virtio-console stdio: the serial line is there already; add --console none");
+  }
   if (options.machine.networks.empty()) options.machine.networks.emplace_back();
   std::erase_if(options.machine.networks, [](const NetworkOptions& net) { return net.kind == NetworkKind::kNone; });
   if (!boot.kernel.empty()) return {};

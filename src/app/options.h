@@ -19,6 +19,11 @@ struct BootOptions {
   std::string name;
   MachineConfig machine;
   ConsoleChoice console;
+  std::optional<ConsoleChoice> virtio_console;  // none: the machine has no such device
+  bool uses_stdio() const {
+    return console.kind == ConsoleChoice::Kind::kStdio ||
+           (virtio_console && virtio_console->kind == ConsoleChoice::Kind::kStdio);
+  }
   std::optional<std::chrono::duration<double>> timeout;
   bool statistics = false;
   std::string statistics_path;  // empty: stderr

@@ -146,6 +146,12 @@ int run_boot(const BootOptions& options) {
   const Signals signals(loop, [&](int signal) { stop(128 + signal); });
   auto console = open_console(options.console, loop, EscapeKeys([&] { stop(0); }));
   if (!console) return refuse(console.error());
+  std::unique_ptr<ConsoleBackend> virtio_console;
+  if (options.virtio_console) {
+    auto opened = open_console(*options.virtio_console, loop, EscapeKeys([&] { stop(0); }));
+    if (!opened) return refuse(opened.error());
+    virtio_console = std::move(*opened);
+  }
   const auto timer = loop.make_timer([&] { stop(kExitTimeout); });
 
   std::optional<RawTerminal> terminal;
@@ -153,10 +159,11 @@ int run_boot(const BootOptions& options) {
   const auto began = HostTime::clock::now();
   for (bool first = true;; first = false) {
     Outcome outcome;
-    auto made = riscv::make_virt_machine(options.machine, {loop, **console, [&](Outcome how) {
-                                                             outcome = how;
-                                                             loop.stop();
-                                                           }});
+    const auto ended = [&](Outcome how) {
+      outcome = how;
+      loop.stop();
+    };
+    auto made = riscv::make_virt_machine(options.machine, {loop, **console, ended, virtio_console.get()});
     if (!made) {
       terminal.reset();
       report(made.error());
@@ -164,7 +171,7 @@ int run_boot(const BootOptions& options) {
     }
     machine = std::move(*made);
     if (first) {
-      if (options.console.kind == ConsoleChoice::Kind::kStdio) terminal.emplace();
+      if (options.uses_stdio()) terminal.emplace();
       using Duration = HostTime::duration;
       if (options.timeout) timer->arm(began + std::chrono::duration_cast<Duration>(*options.timeout));
     }
@@ -174,6 +181,7 @@ int run_boot(const BootOptions& options) {
     machine.reset();
     if (forced_status || outcome.kind != Outcome::Kind::kReset) {
       console->reset();  // the guest's last words come before ours
+      virtio_console.reset();
       terminal.reset();
       if (options.statistics) {
         const std::chrono::duration<double> seconds = HostTime::clock::now() - began;

@@ -54,6 +54,7 @@ struct MachineEnv {
   EventLoop& loop;
   ConsoleBackend& console;  // the far end of the board's serial line
   std::function<void(Outcome)> ended;  // called once, on the loop's thread; the machine still stands
+  ConsoleBackend* virtio_console = nullptr;  // the far end of a virtio console; null: no such device
 };
 
 struct MachineStatistics {

@@ -11,6 +11,7 @@
 #include "device/syscon/syscon.h"
 #include "device/uart16550/uart16550.h"
 #include "device/virtio/blk/virtio_blk.h"
+#include "device/virtio/console/virtio_console.h"
 #include "device/virtio/entropy/virtio_entropy.h"
 #include "device/virtio/net/virtio_net.h"
 #include "device/virtio/virtio_mmio.h"
@@ -178,9 +179,10 @@ void VirtBoard::make_devices() {
 }
 
 Result<void> VirtBoard::make_virtio_devices() {
-  if (config_.disks.size() + config_.networks.size() + 1 > kVirtioSlots) {
+  const unsigned others = env_.virtio_console != nullptr ? 2 : 1;  // a console, and the entropy device
+  if (config_.disks.size() + config_.networks.size() + others > kVirtioSlots) {
     return fail("{} disks and {} network cards are too many: the board has room for {}", config_.disks.size(),
-                config_.networks.size(), kVirtioSlots - 1);
+                config_.networks.size(), kVirtioSlots - others);
   }
   for (const DiskOptions& options : config_.disks) {
     auto disk = open_disk(options, env_.loop);
@@ -194,6 +196,7 @@ Result<void> VirtBoard::make_virtio_devices() {
     add_virtio(std::make_unique<VirtioNet>(std::move(*network), options.mac.value_or(MacAddress::local(card++))));
   }
   add_virtio(std::make_unique<VirtioEntropy>());
+  if (env_.virtio_console != nullptr) add_virtio(std::make_unique<VirtioConsole>(*env_.virtio_console));
   return {};
 }
 
