@@ -1,0 +1,104 @@
+// Runs a scenario on two engines and looks for a difference after each of its chunks.
+#pragma once
+
+#include "random_program.h"
+
+namespace doppel::engine_test {
+
+// Two machines in the same scenario, chunk by chunk.
+class Lockstep {
+ public:
+  explicit Lockstep(const Scenario& scenario)
+      : scenario_(scenario),
+        reference_(EngineKind::kInterpret, scenario.contents),
+        translated_(EngineKind::kTranslate, scenario.contents) {}
+
+  // Runs the first `instructions` of chunk `index`.
+  void run(std::size_t index, u64 instructions) {
+    const Scenario::Chunk& chunk = scenario_.chunks[index];
+    for (Machine* machine : {&reference_, &translated_}) {
+      machine->set_time(chunk.time);
+      machine->set_interrupts(chunk.interrupts);
+      machine->run(instructions);
+    }
+  }
+  // Runs the first `chunks` chunks.
+  void run_chunks(std::size_t chunks) {
+    for (std::size_t i = 0; i < chunks; ++i) run(i, scenario_.chunks[i].instructions);
+  }
+  std::string differences() const { return engine_test::differences(reference_, translated_); }
+  Machine& reference() { return reference_; }
+
+ private:
+  const Scenario& scenario_;
+  Machine reference_;
+  Machine translated_;
+};
+
+// The instruction at `pc` as the hart would fetch it, if it can be.
+inline std::optional<std::uint32_t> fetch(Machine& machine, u64 pc) {
+  std::uint32_t raw = 0;
+  for (unsigned half = 0; half < 2; ++half) {
+    const auto gpa = machine.hart().mmu().translate(pc + 2 * half, riscv::Access::kFetch, 2);
+    if (!gpa || gpa->value - kRam >= kRamBytes) return std::nullopt;
+    raw |= std::uint32_t{machine.peek<std::uint16_t>(gpa->value)} << (16 * half);
+    if (riscv::instruction_bytes(static_cast<std::uint16_t>(raw)) == 2) break;
+  }
+  return raw;
+}
+
+// What there is to know about the difference that the engines reach in chunk `index`: how many instructions it
+// takes, the last ones, and the states after them.
+inline std::string explain(const Scenario& scenario, std::size_t index) {
+  const auto differ_after = [&](u64 instructions) {
+    Lockstep lockstep(scenario);
+    lockstep.run_chunks(index);
+    lockstep.run(index, instructions);
+    return lockstep.differences();
+  };
+  u64 equal = 0;
+  u64 different = scenario.chunks[index].instructions;
+  while (different - equal > 1) {
+    const u64 middle = equal + (different - equal) / 2;
+    (differ_after(middle).empty() ? equal : different) = middle;
+  }
+  // An engine may run the end of what it is asked for in another way than the rest, so the reason may lie some
+  // instructions back.
+  std::string text = fmt::format("chunk {} differs after {} of {} instructions; the last of them:\n", index,
+                                 different, scenario.chunks[index].instructions);
+
+  Machine reference(EngineKind::kInterpret, scenario.contents);
+  const auto begin_chunk = [&](std::size_t i) {
+    reference.set_time(scenario.chunks[i].time);
+    reference.set_interrupts(scenario.chunks[i].interrupts);
+  };
+  for (std::size_t i = 0; i < index; ++i) {
+    begin_chunk(i);
+    reference.run(scenario.chunks[i].instructions);
+  }
+  begin_chunk(index);
+  constexpr u64 kShown = 96;
+  if (different > kShown) reference.run(different - kShown);
+  const riscv::Decoder decoder(reference.hart().isa());
+  for (u64 i = 0; i < std::min(different, kShown); ++i) {
+    const u64 pc = reference.state().pc;
+    const auto raw = fetch(reference, pc);
+    text += fmt::format("  {} {:#x}: {}\n", "US?M"[static_cast<unsigned>(reference.state().privilege)], pc,
+                        raw ? riscv::disassemble(decoder, *raw, pc) : "(not fetched)");
+    reference.run(1);
+  }
+  text += fmt::format("then\n  {:<16} {:<18} translated\n", "", "interpreted") + differ_after(different);
+  return text;
+}
+
+// Nothing if the engines agree on the scenario, else what they disagree about.
+inline std::string compare_engines(const Scenario& scenario) {
+  Lockstep lockstep(scenario);
+  for (std::size_t i = 0; i < scenario.chunks.size(); ++i) {
+    lockstep.run(i, scenario.chunks[i].instructions);
+    if (!lockstep.differences().empty()) return explain(scenario, i);
+  }
+  return {};
+}
+
+}  // namespace doppel::engine_test

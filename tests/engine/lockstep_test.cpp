@@ -1,0 +1,146 @@
+// The translator does what the interpreter does, instruction for instruction.
+#include "lockstep.h"
+
+#include <gmock/gmock.h>
+
+#include "isa/riscv/generate.h"
+
+namespace doppel::engine_test {
+namespace {
+
+// The comparison itself: machines that differ are told apart, and those that do not are not.
+TEST(Lockstep, SeesDifferences) {
+  Contents contents;
+  contents.load(kCode, riscv::test::assemble("addi a0, a0, 1; sd a0, 0(a1); lw t0, 0(a2); end: jal zero, end"));
+  contents.state = open_state(kCode);
+  contents.state.x[11] = kData;
+  contents.state.x[12] = kDevice;
+  Machine a(EngineKind::kInterpret, contents);
+  Machine b(EngineKind::kInterpret, contents);
+  EXPECT_EQ(differences(a, b), "");
+  a.run(1);
+  EXPECT_THAT(differences(a, b), testing::AllOf(testing::HasSubstr("a0"), testing::HasSubstr("instructions")));
+  a.run(2);
+  EXPECT_THAT(differences(a, b), testing::AllOf(testing::HasSubstr(fmt::format("[{:#x}]", kData)),
+                                                testing::HasSubstr("device events")));
+  b.run(3);
+  EXPECT_EQ(differences(a, b), "");
+}
+
+TEST(Lockstep, RandomPrograms) {
+  for (u64 seed = 1; seed <= 120; ++seed) {
+    ASSERT_EQ(compare_engines(ScenarioMaker(seed).make()), "") << "seed " << seed;
+  }
+}
+
+// What a test of its own runs: assembly in M-mode, with a0 to a2 pointing to data, to the device and to code.
+Scenario scenario_of(const std::string& source, u64 instructions = 1000) {
+  Scenario scenario;
+  scenario.contents.load(kCode, riscv::test::assemble(source + "\nend: jal zero, end", kCode));
+  for (u64 offset = 0; offset < kPageSize; offset += 4) {
+    scenario.contents.poke(kMachineHandler + offset, std::uint32_t{0x6f});  // j .
+    scenario.contents.poke(kData + offset, 0x3ff0'0000 + offset);
+  }
+  scenario.contents.state = open_state(kCode);
+  scenario.contents.state.mtvec = kMachineHandler;
+  scenario.contents.state.x[10] = kData;
+  scenario.contents.state.x[11] = kDevice;
+  scenario.contents.state.x[12] = kCode;
+  scenario.chunks = {{instructions, 0, 0}};
+  return scenario;
+}
+
+// More values than any host has registers, alive at once: every register is read in each of its types, and read
+// again, and loads come in between.
+TEST(Lockstep, BlockWithManyLiveValues) {
+  std::string source;
+  for (const char* compare : {"feq.s", "feq.d", "feq.s", "feq.d"}) {
+    for (unsigned f = 0; f < 32; f += 4) source += fmt::format("{} t0, f{}, f{}; ", compare, f, f + 1);
+    for (unsigned f = 2; f < 32; f += 8) source += fmt::format("{} t0, f{}, f{}; ", compare, f, f + 1);
+    source += "fld f31, 0(a0); add t1, t2, s2; add s3, s4, s5\n";
+  }
+  std::string pure;
+  for (unsigned round = 0; round < 2; ++round) {
+    for (unsigned r = 1; r < 31; ++r) pure += fmt::format("sltu x31, x{}, x{}; ", r, r + 1);
+    pure += "lw x31, 0(a0); fsw f0, 8(a0)\n";
+  }
+  for (const std::string& text : {source, pure}) {
+    Scenario scenario = scenario_of(text);
+    for (unsigned i = 0; i < 32; ++i) {
+      scenario.contents.state.f[i] = i % 2 == 0 ? ~u64{0} << 32 | i << 23 : u64{i} << 55;
+    }
+    EXPECT_EQ(compare_engines(scenario), "");
+  }
+}
+
+// A device may compute as it likes without a trace in the guest's flags, and by its own rounding.
+TEST(Lockstep, DevicesAndFloatingPointKeepApart) {
+  Scenario scenario = scenario_of(R"(
+          li t1, 1; fcvt.d.l ft0, t1
+          fadd.d ft1, ft0, ft0; lw t0, 0(a1); fadd.d ft1, ft1, ft0; sw t0, 4(a1); fadd.d ft1, ft1, ft0
+          csrrs t2, fflags, zero)");
+  scenario.contents.state.frm = 2;
+  EXPECT_EQ(compare_engines(scenario), "");
+}
+
+// An access that faults leaves everything as it was before it, and all before it done.
+TEST(Lockstep, FaultsArePrecise) {
+  for (const char* access : {"lw a0, 0(t0)", "ld s7, 0(t0)", "sw a0, 0(t0)", "fld ft3, 0(t0)", "lbu t0, 0(t0)",
+                             "lr.w a0, (t0)", "amoadd.w a0, a0, (t0)", "sd zero, 0(t0)", "c.lw a0, 0(a3)"}) {
+    for (const u64 address : {u64{0}, kDevice + kPageSize - 4, kRam + kRamBytes - 2, kRam - 1, ~u64{0}}) {
+      const Scenario scenario = scenario_of(fmt::format(R"(
+          li t0, {0:#x}; li a3, {0:#x}
+          addi a4, a0, 1; add s7, s7, a4; addi a0, a0, 5; fadd.d ft3, ft4, ft5
+          {1}
+          addi a4, a4, 1; addi a0, a0, 1; addi s7, s7, 1)", address, access));
+      EXPECT_EQ(compare_engines(scenario), "") << access << " at " << address;
+    }
+  }
+}
+
+// However the budget falls, exactly so many instructions run.
+TEST(Lockstep, EveryBudget) {
+  const std::string source = R"(
+          li s0, 3
+    loop: addi s1, s1, 1; lw t0, 1(a0); sd s1, 8(a0); csrrs t1, instret, zero; mul t2, t1, s1
+          amoadd.d t3, t2, (a0); fcvt.d.l ft0, t3; fmul.d ft1, ft0, ft0; lw t4, 0(a1)
+          addi s0, s0, -1; bne s0, zero, loop; auipc ra, 0; jalr ra, 8(ra)
+          .half 0)";
+  for (u64 instructions = 1; instructions < 60; ++instructions) {
+    EXPECT_EQ(compare_engines(scenario_of(source, instructions)), "") << instructions << " instructions";
+  }
+}
+
+// A block runs out of its page into the next, and an instruction lies in both.
+TEST(Lockstep, CodeAcrossPages) {
+  for (const unsigned fill : {1021u, 1022u, 1023u}) {
+    std::string source = "c.addi a3, 1\n";
+    for (unsigned i = 0; i < fill; ++i) source += "addi a4, a4, 1\n";
+    source += "add a5, a4, a3; add a6, a5, a4; add a7, a6, a5";
+    EXPECT_EQ(compare_engines(scenario_of(source, 1100)), "") << fill;
+  }
+}
+
+// The rows' own generator: every row, in well-behaved user programs.
+TEST(Lockstep, GeneratedPrograms) {
+  riscv::Generator generator({.start = kCode, .scratch = kData, .units = 200}, 1);
+  for (unsigned i = 0; i < 100; ++i) {
+    const riscv::Program program = generator.next();
+    Scenario scenario = scenario_of("");
+    std::vector<std::uint16_t> code = program.code;
+    code.push_back(0xa001);  // c.j .
+    scenario.contents.load(program.start, code);
+    std::memcpy(&scenario.contents.ram[program.scratch - kRam], program.memory.data(), 8 * program.memory.size());
+    riscv::HartState& state = scenario.contents.state;
+    std::copy(program.x.begin(), program.x.end(), state.x.begin());
+    state.f = program.f;
+    state.fflags = program.fcsr & 0x1f;
+    state.frm = static_cast<std::uint8_t>(program.fcsr >> 5);
+    state.privilege = riscv::Privilege::kUser;
+    scenario.chunks = {{100, 0, 0}, {20'000, 0, 0}};
+    ASSERT_EQ(compare_engines(scenario), "") << "program " << i << "\n" << program.listing();
+  }
+}
+
+}  // namespace
+}  // namespace doppel::engine_test
