@@ -1,6 +1,7 @@
 // Runs a scenario on two engines and looks for a difference after each of its chunks.
 #pragma once
 
+#include "block_text.h"
 #include "random_program.h"
 
 namespace doppel::engine_test {
@@ -47,8 +48,16 @@ inline std::optional<std::uint32_t> fetch(Machine& machine, u64 pc) {
   return raw;
 }
 
+// The block that begins at `pc`, if code can be fetched there.
+inline std::optional<BlockText> block_at(Machine& machine, u64 pc) {
+  const auto gpa = machine.hart().mmu().translate(pc, riscv::Access::kFetch, 2);
+  if (!gpa || gpa->value - kRam >= kRamBytes) return std::nullopt;
+  const std::byte* page = machine.ram() + (align_down(gpa->value, kPageSize) - kRam);
+  return text_of_block({page, kPageSize}, static_cast<unsigned>(pc % kPageSize), x64::HostFeatures::detect());
+}
+
 // What there is to know about the difference that the engines reach in chunk `index`: how many instructions it
-// takes, the last ones, and the states after them.
+// takes, the last ones, the states after them, and the block at fault.
 inline std::string explain(const Scenario& scenario, std::size_t index) {
   const auto differ_after = [&](u64 instructions) {
     Lockstep lockstep(scenario);
@@ -62,10 +71,8 @@ inline std::string explain(const Scenario& scenario, std::size_t index) {
     const u64 middle = equal + (different - equal) / 2;
     (differ_after(middle).empty() ? equal : different) = middle;
   }
-  // An engine may run the end of what it is asked for in another way than the rest, so the reason may lie some
-  // instructions back.
-  std::string text = fmt::format("chunk {} differs after {} of {} instructions; the last of them:\n", index,
-                                 different, scenario.chunks[index].instructions);
+  std::string text = fmt::format("chunk {} differs after {} of {} instructions; the last of them:\n", index, different,
+                                 scenario.chunks[index].instructions);
 
   Machine reference(EngineKind::kInterpret, scenario.contents);
   const auto begin_chunk = [&](std::size_t i) {
@@ -77,17 +84,26 @@ inline std::string explain(const Scenario& scenario, std::size_t index) {
     reference.run(scenario.chunks[i].instructions);
   }
   begin_chunk(index);
-  constexpr u64 kShown = 96;
-  if (different > kShown) reference.run(different - kShown);
+  const u64 first = different - std::min<u64>(different, riscv::Lifter::kMostInstructions + 16);
+  reference.run(first);
   const riscv::Decoder decoder(reference.hart().isa());
-  for (u64 i = 0; i < std::min(different, kShown); ++i) {
+  std::optional<BlockText> culprit;
+  for (u64 done = first; done < different; ++done) {
     const u64 pc = reference.state().pc;
     const auto raw = fetch(reference, pc);
     text += fmt::format("  {} {:#x}: {}\n", "US?M"[static_cast<unsigned>(reference.state().privilege)], pc,
                         raw ? riscv::disassemble(decoder, *raw, pc) : "(not fetched)");
+    // The end of what it may run, where no block fits, the translator leaves to the interpreter. So the block
+    // at fault is one that just fits.
+    const std::optional<BlockText> block = block_at(reference, pc);
+    if (block && !culprit && done + block->instructions == different) culprit = block;
     reference.run(1);
   }
   text += fmt::format("then\n  {:<16} {:<18} translated\n", "", "interpreted") + differ_after(different);
+  if (culprit) {
+    text += fmt::format("most likely by the block\n{}lifted\n{}after the passes\n{}on the host\n{}", culprit->guest,
+                        culprit->lifted, culprit->optimized, culprit->host);
+  }
   return text;
 }
 

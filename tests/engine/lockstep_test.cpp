@@ -28,7 +28,7 @@ TEST(Lockstep, SeesDifferences) {
 }
 
 TEST(Lockstep, RandomPrograms) {
-  for (u64 seed = 1; seed <= 120; ++seed) {
+  for (u64 seed = 1; seed <= 400; ++seed) {
     ASSERT_EQ(compare_engines(ScenarioMaker(seed).make()), "") << "seed " << seed;
   }
 }

@@ -1,0 +1,155 @@
+// What becomes of guest code, as text: its instructions, their IR before and after the passes, and the host's code.
+// Nothing depends on where things lie: parts of the guest's state have names, and jumps have labels.
+#pragma once
+
+#include <Zydis/Zydis.h>
+
+#include <array>
+#include <cstdlib>
+#include <map>
+#include <optional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include <fmt/format.h>
+
+#include "engine/translator_engine.h"
+#include "ir/opt/optimize.h"
+#include "ir/text.h"
+#include "isa/riscv/lift.h"
+
+namespace doppel::engine_test {
+
+struct BlockText {
+  std::size_t instructions = 0;
+  std::string guest, lifted, optimized, host;
+};
+
+namespace block_text {
+
+inline const std::map<std::uint64_t, std::string>& names_in_state() {
+  static const auto names = [] {
+    using riscv::HartState;
+    std::map<std::uint64_t, std::string> map;
+    for (unsigned i = 0; i < 32; ++i) map[riscv::state_offset::x(i)] = riscv::integer_register_names()[i];
+    for (unsigned i = 0; i < 32; ++i) map[riscv::state_offset::f(i)] = riscv::float_register_names()[i];
+#define DOPPEL_NAME(field) map[offsetof(HartState, field)] = #field;
+    DOPPEL_NAME(pc)
+    DOPPEL_NAME(privilege)
+    DOPPEL_NAME(mstatus)
+    DOPPEL_NAME(stvec)
+    DOPPEL_NAME(sscratch)
+    DOPPEL_NAME(sepc)
+    DOPPEL_NAME(scause)
+    DOPPEL_NAME(stval)
+    DOPPEL_NAME(interrupt_waiting)
+    DOPPEL_NAME(floating_gate)
+#undef DOPPEL_NAME
+    const x64::StateOffsets o = TranslatorEngine::state_offsets();
+    for (const auto& [offset, name] :
+         std::initializer_list<std::pair<std::uint32_t, const char*>>{
+             {o.page, "page"}, {o.tlb, "tlb"}, {o.code, "code"}, {o.exit, "exit"}, {o.read, "read"},
+             {o.write, "write"}, {o.step, "step"}, {o.budget, "budget"}, {o.exit_reason, "exit_reason"},
+             {o.exit_site, "exit_site"}}) {
+      map[offset] = name;
+    }
+    return map;
+  }();
+  return names;
+}
+
+// `text` with the number between each `before` and `after` replaced by the name of that part of the state.
+inline std::string name_state(const std::string& text, std::string_view before, std::string_view after) {
+  std::string result;
+  std::size_t done = 0;
+  for (std::size_t at; (at = text.find(before, done)) != std::string::npos;) {
+    const std::size_t begin = at + before.size();
+    const std::size_t end = text.find(after, begin);
+    const std::string number = text.substr(begin, end - begin);
+    char* parsed = nullptr;
+    const std::uint64_t offset = std::strtoull(number.c_str(), &parsed, 0);
+    const auto name = names_in_state().find(offset);
+    const bool known = *parsed == 0 && !number.empty() && name != names_in_state().end();
+    result.append(text, done, begin - done).append(known ? name->second : number);
+    done = begin + number.size();
+  }
+  return result + text.substr(done);
+}
+
+inline std::string print_ir(const ir::Block& block) {
+  const std::string text = ir::print(block);
+  std::string named;
+  for (std::size_t at = 0; at < text.size();) {
+    const std::size_t end = std::min(text.find('\n', at), text.size());
+    const std::string line = text.substr(at, end - at);
+    const bool state = line.find(" = get.") != std::string::npos || line.find("  set [") != std::string::npos;
+    named += (state ? name_state(line, "[", "]") : line) + '\n';
+    at = end + 1;
+  }
+  return named;
+}
+
+inline std::string print_host(std::span<const std::byte> code) {
+  ZydisDecoder decoder;
+  ZydisDecoderInit(&decoder, ZYDIS_MACHINE_MODE_LONG_64, ZYDIS_STACK_WIDTH_64);
+  ZydisFormatter formatter;
+  ZydisFormatterInit(&formatter, ZYDIS_FORMATTER_STYLE_INTEL);
+
+  struct Line {
+    std::string text;
+    std::optional<std::uint64_t> target;
+  };
+  std::map<std::uint64_t, Line> lines;
+  std::map<std::uint64_t, unsigned> labels;
+  for (std::uint64_t at = 0; at < code.size();) {
+    ZydisDecodedInstruction instruction;
+    std::array<ZydisDecodedOperand, ZYDIS_MAX_OPERAND_COUNT> operands;
+    if (!ZYAN_SUCCESS(ZydisDecoderDecodeFull(&decoder, &code[at], code.size() - at, &instruction, operands.data()))) {
+      lines[at++] = {"(not an instruction)", {}};
+      continue;
+    }
+    std::array<char, 256> buffer;
+    ZydisFormatterFormatInstruction(&formatter, &instruction, operands.data(), instruction.operand_count_visible,
+                                    buffer.data(), buffer.size(), at, nullptr);
+    Line& line = lines[at] = {name_state(buffer.data(), "[rbp+", "]"), {}};
+    if (operands[0].type == ZYDIS_OPERAND_TYPE_IMMEDIATE && operands[0].imm.is_relative) {
+      ZyanU64 target = 0;
+      ZydisCalcAbsoluteAddress(&instruction, &operands[0], at, &target);
+      line = {ZydisMnemonicGetString(instruction.mnemonic), target};
+      labels[target] = 0;
+    }
+    at += instruction.length;
+  }
+  unsigned number = 0;
+  for (auto& [at, label] : labels) label = ++number;
+  std::string text;
+  for (const auto& [at, line] : lines) {
+    if (const auto label = labels.find(at); label != labels.end()) text += fmt::format("L{}:\n", label->second);
+    text += "  " + line.text + (line.target ? fmt::format(" L{}", labels[*line.target]) : "") + '\n';
+  }
+  return text;
+}
+
+}  // namespace block_text
+
+// The block at `offset` of a page's bytes, as the translator makes it on a host with such features.
+inline BlockText text_of_block(std::span<const std::byte> page, unsigned offset, const x64::HostFeatures& features) {
+  const riscv::IsaConfig isa = riscv::IsaConfig::rva22();
+  ir::Block block;
+  riscv::Lifter(isa, {.fused_multiply_add = features.fma}).lift(page, offset, block);
+  BlockText text;
+  text.instructions = block.origins.size();
+  const riscv::Decoder decoder(isa);
+  for (const ir::Origin& origin : block.origins) {
+    text.guest += fmt::format("  {}\n", riscv::disassemble(decoder, origin.raw, origin.offset));
+  }
+  text.lifted = block_text::print_ir(block);
+  ir::optimize(block);
+  text.optimized = block_text::print_ir(block);
+  x64::Compiler compiler(TranslatorEngine::state_offsets(), features);
+  text.host = block_text::print_host(compiler.compile(block, offset, 0).bytes);
+  return text;
+}
+
+}  // namespace doppel::engine_test

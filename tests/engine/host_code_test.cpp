@@ -1,0 +1,92 @@
+// Golden files of what guest code becomes: a deterministic test of the code's quality. The files lie beside this
+// one, a case after the other:
+//
+//   case a name in words
+//     guest instructions, as tests/isa/riscv/assembler.h reads them
+//   ir
+//     the block after the passes
+//   host
+//     the instructions of the host
+//
+// A run with DOPPEL_BLESS=1 in the environment writes the files anew with what the translator makes now; a new
+// case needs no more than its name and its instructions.
+#include <gtest/gtest.h>
+
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
+
+#include "block_text.h"
+#include "isa/riscv/assembler.h"
+
+namespace doppel::engine_test {
+namespace {
+
+struct Case {
+  std::string name, guest, ir, host;
+};
+
+std::vector<Case> read_cases(const std::filesystem::path& path) {
+  std::vector<Case> cases;
+  std::ifstream file(path);
+  std::string* part = nullptr;
+  for (std::string line; std::getline(file, line);) {
+    if (line.starts_with("case ")) {
+      cases.push_back({line.substr(5), {}, {}, {}});
+      part = &cases.back().guest;
+    } else if (line == "ir" && part != nullptr) {
+      part = &cases.back().ir;
+    } else if (line == "host" && part != nullptr) {
+      part = &cases.back().host;
+    } else if (!line.empty() && part != nullptr) {
+      *part += line + '\n';
+    }
+  }
+  return cases;
+}
+
+void write_cases(const std::filesystem::path& path, const std::vector<Case>& cases) {
+  std::ofstream file(path);
+  const char* gap = "";
+  for (const Case& one : cases) {
+    file << gap << "case " << one.name << '\n' << one.guest << "ir\n" << one.ir << "host\n" << one.host;
+    gap = "\n";
+  }
+}
+
+// A jump follows the instructions, for those that do not end a block by themselves.
+BlockText translate(const std::string& guest, const x64::HostFeatures& features) {
+  constexpr unsigned kOffset = 0x100;  // in the page: not special
+  std::vector<std::byte> page(kPageSize);
+  const std::vector<std::uint16_t> code = riscv::test::assemble(guest + "\njal zero, 0x200");
+  std::memcpy(&page[kOffset], code.data(), 2 * code.size());
+  return text_of_block(page, kOffset, features);
+}
+
+void check(std::string_view file, std::size_t least, const x64::HostFeatures& features) {
+  const std::filesystem::path path = std::filesystem::path(__FILE__).parent_path() / file;
+  std::vector<Case> cases = read_cases(path);
+  EXPECT_GE(cases.size(), least);
+  const bool bless = std::getenv("DOPPEL_BLESS") != nullptr;
+  for (Case& one : cases) {
+    const BlockText text = translate(one.guest, features);
+    if (bless) {
+      one.ir = text.optimized;
+      one.host = text.host;
+      continue;
+    }
+    EXPECT_EQ(text.optimized, one.ir) << file << ": " << one.name;
+    EXPECT_EQ(text.host, one.host) << file << ": " << one.name;
+  }
+  if (bless) write_cases(path, cases);
+}
+
+TEST(HostCode, OfAModernHost) {
+  check("host_code.cases", 60,
+        {.bmi2 = true, .lzcnt = true, .bmi1 = true, .popcnt = true, .fma = true, .avx = true});
+}
+
+TEST(HostCode, OfTheOldestHost) { check("host_code_base.cases", 10, {}); }
+
+}  // namespace
+}  // namespace doppel::engine_test
