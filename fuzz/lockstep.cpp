@@ -1,0 +1,39 @@
+// Random programs on interpreter and translator in lockstep, for as long as asked:
+//
+//   lockstep --seed 1 --count 1000    these programs, and no more
+//   lockstep --seconds 60             from a seed that nobody tried before
+//
+// Ends with what the engines disagree about, and the seed that shows it again.
+#include <CLI/CLI.hpp>
+
+#include <chrono>
+#include <limits>
+#include <random>
+
+#include "engine/lockstep.h"
+
+int main(int argc, char** argv) {
+  using Clock = std::chrono::steady_clock;
+  std::uint64_t seed = std::random_device()() * std::uint64_t{1'000'000};
+  std::uint64_t count = std::numeric_limits<std::uint64_t>::max();
+  std::uint64_t seconds = 60;
+  CLI::App app("Compares interpreter and translator on random programs.");
+  app.add_option("--seed", seed, "The first program; those after it are of the numbers after it");
+  CLI::Option* counted = app.add_option("--count", count, "How many programs");
+  app.add_option("--seconds", seconds, "For how long, without --count")->excludes(counted);
+  CLI11_PARSE(app, argc, argv);
+
+  const Clock::time_point end =
+      counted->count() != 0 ? Clock::time_point::max() : Clock::now() + std::chrono::seconds(seconds);
+  std::uint64_t done = 0;
+  for (; done < count && Clock::now() < end; ++done) {
+    // Should the translator itself give up, the last line says on what.
+    fmt::print(stderr, "\rseed {} ", seed + done);
+    const std::string difference =
+        doppel::engine_test::compare_engines(doppel::engine_test::ScenarioMaker(seed + done).make());
+    if (difference.empty()) continue;
+    fmt::print("\nseed {}: {}", seed + done, difference);
+    return 1;
+  }
+  fmt::print(stderr, "\r{} programs from seed {}: no difference\n", done, seed);
+}
