@@ -98,6 +98,35 @@ TEST(Lockstep, FaultsArePrecise) {
   }
 }
 
+// An interrupt that waits is taken right after the instruction that allows it, whichever that is.
+TEST(Lockstep, InterruptsAreTakenAtOnce) {
+  constexpr u64 kSupervisorExternal = u64{1} << 9;
+  for (const char* allow : {"csrrsi zero, sstatus, 2", "csrrsi a4, sstatus, 2", "csrrs zero, sstatus, s0",
+                            "csrrw zero, sstatus, s0", "csrrwi zero, sstatus, 2", "csrrw zero, sepc, s1; sret"}) {
+    for (const char* before : {"", "csrrs zero, sie, s2", "csrrci zero, sstatus, 2"}) {
+      const std::string source = fmt::format(R"(
+            addi a3, a3, 1; {}; addi a3, a3, 1; {}; addi a3, a3, 1
+      on:   addi a3, a3, 1; addi a3, a3, 1)", before, allow);
+      Scenario scenario = scenario_of(source);
+      riscv::HartState& state = scenario.contents.state;
+      state.privilege = riscv::Privilege::kSupervisor;
+      state.mstatus |= riscv::mstatus::kSpp | riscv::mstatus::kSpie;
+      state.stvec = kMachineHandler;
+      state.mideleg = state.mie = 0x222;
+      if (std::string_view(before).contains("sie")) state.mie = 0;
+      state.x[8] = 2;
+      state.x[9] = kCode + 2 * riscv::test::assemble(source.substr(0, source.find("on:"))).size();
+      state.x[18] = kSupervisorExternal;
+      scenario.chunks = {{0, 0, 0}, {100, kSupervisorExternal, 0}};
+      EXPECT_EQ(compare_engines(scenario), "") << before << "; " << allow;
+      Machine machine(EngineKind::kTranslate, scenario.contents);
+      machine.set_interrupts(kSupervisorExternal);
+      machine.run(100);
+      EXPECT_EQ(machine.state().scause, u64{1} << 63 | 9) << before << "; " << allow;
+    }
+  }
+}
+
 // However the budget falls, exactly so many instructions run.
 TEST(Lockstep, EveryBudget) {
   const std::string source = R"(

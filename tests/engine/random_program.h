@@ -47,7 +47,7 @@ class ScenarioMaker {
     u64 time = 0;
     for (unsigned i = 0; i < 12; ++i) {
       u64 lines = 0;
-      for (const unsigned line : {1u, 3u, 5u, 7u, 9u, 11u}) lines |= u64{chance(0.15)} << line;
+      for (const unsigned line : {1u, 3u, 5u, 7u, 9u, 11u}) lines |= u64{chance(0.25)} << line;
       scenario.chunks.push_back({chance(0.3) ? below(60) + 1 : below(2500) + 1, lines, time += below(50)});
     }
     return scenario;
@@ -271,8 +271,14 @@ class ScenarioMaker {
 
   // --- Privileged units; in a mode that may not, they trap and are skipped.
 
+  // Handlers mask what they have seen.
+  void emit_interrupts_on() {
+    emit(fmt::format("li t1, {:#x}; csrrs zero, {}, t1", random_() & 0xaaa, chance(0.5) ? "mie" : "sie"));
+    emit(chance(0.6) ? "csrrsi zero, sstatus, 2" : "csrrsi zero, mstatus, 8");
+  }
   void emit_csr() {
     using namespace riscv;
+    if (chance(0.15)) return emit_interrupts_on();
     if (chance(0.5)) {
       static constexpr std::array kBits{mstatus::kSie, mstatus::kMie, mstatus::kSum, mstatus::kMxr, mstatus::kMprv,
                                         mstatus::kTsr, mstatus::kTw, mstatus::kTvm, mstatus::kFs, mstatus::kSpie,
