@@ -345,10 +345,13 @@ void Hart::wait_for_interrupt() {
     const std::uint32_t why = attention_.load(std::memory_order_seq_cst);
     if ((why & ~kInterruptChange) != 0) break;
     if ((why & kInterruptChange) != 0) {
-      if ((pending_interrupts() & state_.mie) != 0) break;
-      // A line that mie masks: not worth waking for.
+      // Cleared before looking, so that a line that rises meanwhile makes us look again.
       attention_.fetch_and(~kInterruptChange, std::memory_order_seq_cst);
-      continue;
+      if ((pending_interrupts() & state_.mie) != 0) {
+        attention_.fetch_or(kInterruptChange, std::memory_order_seq_cst);  // for the engine to take it
+        break;
+      }
+      continue;  // a line that mie masks: not worth waking for
     }
     woken_.wait(lock);
   }
