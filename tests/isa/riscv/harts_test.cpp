@@ -250,9 +250,16 @@ TEST(HartsWithFirmware, FenceEachOther) {
   wait_for(first, kDone + 64, 1);
 }
 
+void dawdle(u64 turns) {
+  for (std::atomic<u64> left = turns; left != 0;) --left;
+}
+
 // A hart in WFI wakes for what mie enables, every time, and sleeps through the rest.
 TEST_F(Harts, InterruptsWakeTheSleeper) {
   second.state().mie = mask_of(Interrupt::kMachineSoftware);
+  // A running clock to compare with makes looking at what is pending take long enough to be met in the act.
+  second.state().menvcfg = envcfg::kStce;
+  second.clock.resume();
   second.x(18) = kDone;
   first.load(kCode, R"(
     loop: wfi
@@ -269,8 +276,12 @@ TEST_F(Harts, InterruptsWakeTheSleeper) {
     jal zero, loop)");
   second.state().pc = kCode;
   const Running running(second);
-  for (u64 turn = 1; turn <= 200; ++turn) {
-    second.hart.set_interrupt(Interrupt::kMachineTimer, turn % 2 != 0);  // masked
+  for (u64 turn = 1; turn <= 40000; ++turn) {
+    // A masked line wakes the sleeper for nothing; the other one comes just when it goes back to sleep.
+    second.hart.set_interrupt(Interrupt::kMachineTimer, false);
+    dawdle(turn % 64);
+    second.hart.set_interrupt(Interrupt::kMachineTimer, true);
+    dawdle(turn / 64 % 8);
     second.hart.set_interrupt(Interrupt::kMachineSoftware, true);
     wait_for(first, kDone, turn);
     second.hart.set_interrupt(Interrupt::kMachineSoftware, false);
