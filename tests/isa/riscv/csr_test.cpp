@@ -278,6 +278,7 @@ TEST_F(Csrs, FloatingPointMarksItsStateDirty) {
     machine.x(8) = kData;
     machine.set_status(u64{1} << 13, mstatus::kFs);
     EXPECT_EQ(machine.run(c.code), std::nullopt);
+    if (!c.dirty && !TestEngine::kDirtinessIsExact) continue;
     EXPECT_EQ(bits(machine.state().mstatus, 14, 13), c.dirty ? 3u : 1u) << c.code;
   }
 }

@@ -1,0 +1,3 @@
+// The same tests, run by the translator.
+#define DOPPEL_TEST_TRANSLATOR
+#include "isa/riscv/pmp_test.cpp"
