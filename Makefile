@@ -77,7 +77,7 @@ check-tsan: test-deps
 .PHONY: fuzz
 fuzz: deps
 	@tools/install-packages fuzz
-	CXX=clang++ CC=clang $(MAKE) $(BUILD)-fuzz/build.ninja \
+	CXX=clang++-19 CC=clang-19 $(MAKE) $(BUILD)-fuzz/build.ninja \
 	    CMAKE_FLAGS='-DDOPPEL_FUZZ=ON -DDOPPEL_TESTS=OFF -DDOPPEL_SANITIZE=address,undefined'
 	ninja -C $(BUILD)-fuzz
 	@for target in $(BUILD)-fuzz/fuzz/fuzz_*; do \
