@@ -128,9 +128,17 @@ void Nat::send(std::span<const iovec> frame) {
   // Into memory of our own: the guest may change its own while libslirp looks at it.
   sending_.resize(total_bytes(frame));
   gather(frame, sending_);
+  tell_time();
   // libslirp declares bytes; std::byte may alias them.
   ::slirp_input(slirp_, reinterpret_cast<const std::uint8_t*>(sending_.data()), static_cast<int>(sending_.size()));
   settle_soon();
+}
+
+// libslirp knows the time of its last poll only. By a stale one it would give what this frame opens a life that
+// is over already. "Error" means: no socket has anything to say.
+void Nat::tell_time() {
+  constexpr int kError = 1;
+  ::slirp_pollfds_poll(slirp_, kError, [](int, void*) { return 0; }, this);
 }
 
 void Nat::set_receiver(Receiver receiver) {

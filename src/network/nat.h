@@ -51,6 +51,7 @@ class Nat final : public NetworkBackend {
   static Nat& from(void* opaque) { return *static_cast<Nat*>(opaque); }
 
   void settle_soon();
+  void tell_time();
   void settle();
   void deliver();
   void update_polls();
