@@ -101,7 +101,7 @@ std::uint64_t Generator::interesting_integer() {
   switch (below(6)) {
     case 0: return below(64);
     case 1: return kOnes - below(4);
-    case 2: return (std::uint64_t{1} << below(64)) - below(2);                                // a power of two, or just under
+    case 2: return (std::uint64_t{1} << below(64)) - below(2);
     case 3: return sign_extend(0x7fff'ffff + below(3), 32);
     case 4: return kOnes << below(64) >> below(64);
     default: return random_();
