@@ -32,8 +32,8 @@ class Boot(harness.EndToEnd):
     def test_4_harts(self):
         self.boots(4)
 
-    def test_16_harts(self):
-        self.boots(16)
+    def test_64_harts(self):
+        self.boots(64)
 
     def test_opensbi_1_hart(self):
         self.assertIn("OpenSBI v", self.boots(1, *OPENSBI))
