@@ -47,10 +47,16 @@ class Machine:
         command = [*wrapper, DOPPEL, "boot", "--engine", ENGINE, "--timeout", str(LONGEST_SECONDS), *options]
         self.terminal = None
         if terminal:
-            main, self.terminal = pty.openpty()
-            self.process = subprocess.Popen(command, stdin=self.terminal, stdout=self.terminal, stderr=self.terminal,
-                                            preexec_fn=self._own_terminal)
-            self._input, output = main, main
+            self.terminal, guests_side = pty.openpty()
+
+            def own_terminal():
+                os.setsid()
+                os.close(os.open(os.ttyname(guests_side), os.O_RDWR))  # becomes the controlling terminal
+
+            self.process = subprocess.Popen(command, stdin=guests_side, stdout=guests_side, stderr=guests_side,
+                                            preexec_fn=own_terminal)
+            os.close(guests_side)  # so that reading ends with the process
+            self._input = output = self.terminal
         else:
             self.process = subprocess.Popen(command, stdin=stdin, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
             self._input = self.process.stdin and self.process.stdin.fileno()
@@ -62,15 +68,11 @@ class Machine:
         self._reader = threading.Thread(target=self._collect, args=[output], daemon=True)
         self._reader.start()
 
-    def _own_terminal(self):
-        os.setsid()
-        os.close(os.open(os.ttyname(self.terminal), os.O_RDWR))  # becomes the controlling terminal
-
     def _collect(self, output):
         while True:
             try:
                 piece = os.read(output, 65536)
-            except OSError:  # a pseudo-terminal whose other side is closed
+            except OSError:  # EIO: nobody has the pseudo-terminal open any more
                 piece = b""
             with self._changed:
                 self.console += piece.decode(errors="replace").replace("\r", "")
@@ -115,8 +117,7 @@ class Machine:
             status = self.process.wait(seconds)
         except subprocess.TimeoutExpired:
             self.fail(f"still running after {seconds} s")
-        if self.terminal is None:
-            self._reader.join(seconds)
+        self._reader.join(seconds)
         return status
 
     def busy_share(self, seconds):
@@ -133,9 +134,9 @@ class Machine:
     def kill(self):
         self.process.kill()
         self.process.wait()
+        self._reader.join()
         if self.terminal is not None:
             os.close(self.terminal)
-        self._reader.join()
         for stream in (self.process.stdin, self.process.stdout):
             if stream:
                 stream.close()
