@@ -11,6 +11,8 @@ set -euo pipefail
 umask 022
 
 guest_suite=trixie
+# What the archive calls it while it is the newest release.
+guest_alias=stable
 guest_arch=riscv64
 guest_dir=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 cache_dir=${DOPPEL_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/doppel}
@@ -119,18 +121,53 @@ private_apt() {
 
 # Fetches the package lists unless they are there: with a filled cache everything works offline.
 # $1 = refresh asks for new ones all the same.
+#
+# A mirror in the middle of an update serves an index that its own signed Release file contradicts, and
+# apt rightly refuses it. The release is also there under its alias ("stable"), whose files such a mirror
+# may have from one state; else it may be done soon.
 prepare_apt() {
+    local suite pause
     mkdir -p "$apt_dir"/{lists,archives}/partial
     [[ -e $apt_dir/status ]] || : >"$apt_dir/status"
     if [[ ${1:-} != refresh && -e $apt_dir/updated ]]; then
         return
     fi
     [[ -e $keyring ]] || die "$keyring is missing; install the package debian-archive-keyring"
-    printf 'deb [signed-by=%s] %s %s main\n' "$keyring" "$(find_mirror)" "$guest_suite" >"$apt_dir/sources.list"
     say "fetching the package lists of Debian $guest_suite $guest_arch"
-    # "any" turns a source that cannot be fetched or verified from a warning into an error.
-    private_apt apt-get update -o APT::Update::Error-Mode=any >&2
-    touch "$apt_dir/updated"
+    for pause in 0 20 60; do
+        if ((pause)); then
+            say "no consistent package lists; trying again in $pause seconds"
+            sleep "$pause"
+        fi
+        for suite in "$guest_suite" "$guest_alias"; do
+            [[ $suite == "$guest_suite" ]] || say "trying $guest_suite by its other name, $suite"
+            if fetch_lists "$suite"; then
+                touch "$apt_dir/updated"
+                return
+            fi
+        done
+    done
+    die "this machine's Debian mirror gives no lists of $guest_suite that match their signature (see above); try later or name another in /etc/apt"
+}
+
+# fetch_lists SUITE : true when the lists are there, verified, and those of our release, whatever name
+# SUITE gives it. Otherwise the earlier ones, if any, stay.
+fetch_lists() {
+    local sources=$apt_dir/sources.list.new codename
+    printf 'deb [signed-by=%s] %s %s main\n' "$keyring" "$(find_mirror)" "$1" >"$sources"
+    # "any" turns a source that cannot be fetched or verified from a warning into an error. Lists of another
+    # name are kept until it is known which are used.
+    private_apt apt-get update -o Dir::Etc::sourcelist="$sources" -o APT::Get::List-Cleanup=false \
+        -o APT::Update::Error-Mode=any >&2 || return 1
+    # shellcheck disable=SC2016
+    codename=$(private_apt apt-get indextargets -o Dir::Etc::sourcelist="$sources" --format '$(CODENAME)' 'Created-By: Packages')
+    if [[ $codename != "$guest_suite" ]]; then
+        say "the mirror's $1 is ${codename:-unknown}, not $guest_suite"
+        rm -f "$apt_dir"/lists/*_dists_"$1"_*
+        return 1
+    fi
+    mv "$sources" "$apt_dir/sources.list"
+    find "$apt_dir/lists" -maxdepth 1 -type f ! -name "*_dists_$1_*" ! -name lock -delete
 }
 
 # download PACKAGE... : fetches and verifies these packages (without what they depend on) and prints
