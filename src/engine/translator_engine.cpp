@@ -15,9 +15,6 @@ using riscv::TlbContext;
 
 constexpr std::size_t kCodeBytes = std::size_t{64} << 20;
 
-// How long translated code runs before it looks for attention: bounds the latency of interrupts.
-constexpr std::int64_t kSlice = 8192;
-
 // MXCSR: all exceptions masked, no flags.
 constexpr unsigned kMaskedExceptions = 0x1f80;
 constexpr unsigned kRoundingShift = 13;
@@ -34,9 +31,9 @@ x64::StateOffsets TranslatorEngine::state_offsets() {
   o.tlb = frame(offsetof(isa::CodeFrame, tlb));
   o.code = frame(offsetof(isa::CodeFrame, code));
   o.exit = frame(offsetof(isa::CodeFrame, exit));
-  o.read = frame(offsetof(isa::CodeFrame, read));
-  o.write = frame(offsetof(isa::CodeFrame, write));
-  o.step = frame(offsetof(isa::CodeFrame, step));
+  o.read = {frame(offsetof(isa::CodeFrame, read.full)), frame(offsetof(isa::CodeFrame, read.bare))};
+  o.write = {frame(offsetof(isa::CodeFrame, write.full)), frame(offsetof(isa::CodeFrame, write.bare))};
+  o.step = {frame(offsetof(isa::CodeFrame, step.full)), frame(offsetof(isa::CodeFrame, step.bare))};
   o.budget = frame(offsetof(isa::CodeFrame, budget));
   o.exit_reason = frame(offsetof(isa::CodeFrame, exit_reason));
   o.exit_site = frame(offsetof(isa::CodeFrame, exit_site));
@@ -45,6 +42,10 @@ x64::StateOffsets TranslatorEngine::state_offsets() {
   o.tlb_fetch = offsetof(TlbContext, translated);
   o.tlb_entries = TlbContext::kEntries;
   o.page_entries = CodeCache::kEntriesOffset;
+  o.integer_registers = riscv::state_offset::x(0);
+  o.integer_count = 32;
+  o.floating_registers = riscv::state_offset::f(0);
+  o.floating_count = 32;
   // a0 to a5 and s0: what compilers use most.
   for (const unsigned r : {10u, 11u, 12u, 13u, 14u, 15u, 8u}) o.pinned.push_back(riscv::state_offset::x(r));
   return o;
@@ -59,20 +60,23 @@ thread_local TranslatorEngine* running = nullptr;
 
 }  // namespace
 
-Result<std::unique_ptr<Engine>> TranslatorEngine::create(riscv::Hart& hart) {
+Result<std::unique_ptr<Engine>> TranslatorEngine::create(riscv::Hart& hart, const Options& options) {
   Result<CodeMemory> memory = CodeMemory::create(kCodeBytes);
   if (!memory) return std::unexpected(memory.error());
-  return std::unique_ptr<Engine>(new TranslatorEngine(hart, std::move(*memory)));
+  return std::unique_ptr<Engine>(new TranslatorEngine(hart, std::move(*memory), options));
 }
 
-TranslatorEngine::TranslatorEngine(riscv::Hart& hart, CodeMemory memory)
-    : hart_(hart),
+TranslatorEngine::TranslatorEngine(riscv::Hart& hart, CodeMemory memory, const Options& options)
+    : options_(options),
+      hart_(hart),
       state_(hart.state()),
       mmu_(hart.mmu()),
       interpreter_(hart),
       lifter_(hart.isa(), {.fused_multiply_add = x64::HostFeatures::detect().fma}),
       cache_(std::move(memory), x64::Compiler(state_offsets(), x64::HostFeatures::detect()),
-             [this](auto page, unsigned offset, ir::Block& block) { lifter_.lift(page, offset, block); },
+             [this](auto page, unsigned offset, const isa::BlockLimits& limits, ir::Block& block) {
+               lifter_.lift(page, offset, block, limits);
+             },
              &slow_read, &slow_write, &slow_step, [this] { mmu_.flush_fetch(); }),
       enter_(cache_.enter_function()) {
   hart.on_fence_i = [this] {
@@ -91,10 +95,13 @@ riscv::Exit TranslatorEngine::run(std::uint64_t budget) {
   running = this;
   // A reset or a restored state knows nothing of this engine.
   state_.frame.code = cache_.code();
-  state_.frame.exit = cache_.exit_stub();
-  state_.frame.read = cache_.read_stub();
-  state_.frame.write = cache_.write_stub();
-  state_.frame.step = cache_.step_stub();
+  state_.frame.exit = cache_.code() + cache_.stubs().exit;
+  const auto stub = [this](const x64::StubOffsets& offsets) {
+    return isa::CodeFrame::Stub{cache_.code() + offsets.full, cache_.code() + offsets.bare};
+  };
+  state_.frame.read = stub(cache_.stubs().read);
+  state_.frame.write = stub(cache_.stubs().write);
+  state_.frame.step = stub(cache_.stubs().step);
   const std::uint64_t end = state_.instructions + budget;
   riscv::Exit exit = riscv::Exit::kBudget;
   while (state_.instructions < end) {
@@ -110,7 +117,7 @@ riscv::Exit TranslatorEngine::run(std::uint64_t budget) {
       continue;
     }
     // One slice: translated code comes back for links, jumps to untranslated code, and steps.
-    const std::int64_t slice = static_cast<std::int64_t>(std::min<std::uint64_t>(kSlice, end - state_.instructions));
+    const std::int64_t slice = static_cast<std::int64_t>(std::min<std::uint64_t>(options_.slice, end - state_.instructions));
     state_.frame.budget = slice;
     state_.frame.tlb = &mmu_.tlb();
     state_.frame.page = align_down(state_.pc, kPageSize);
@@ -134,7 +141,12 @@ riscv::Exit TranslatorEngine::run(std::uint64_t budget) {
       case x64::ExitReason::kStep: step(); break;
       case x64::ExitReason::kSpent:
         // A block longer than what is left of the budget must not hang the loop.
-        if (state_.frame.budget == slice) step();
+        if (state_.frame.budget == slice) {
+          step();
+        } else if (auto* page = static_cast<CodeCache::Page*>(fetch_entry().code);
+                   fetch_entry().tag == align_down(state_.pc, kPageSize)) {
+          cache_.note_running(*page, static_cast<unsigned>(state_.pc & (kPageSize - 1)), options_.hot_after);
+        }
         break;
       case x64::ExitReason::kGo:
       case x64::ExitReason::kFault: break;
@@ -148,7 +160,7 @@ riscv::Exit TranslatorEngine::run(std::uint64_t budget) {
 const std::byte* TranslatorEngine::find() {
   const std::uint64_t pc = state_.pc;
   const std::uint64_t tag = align_down(pc, kPageSize);
-  riscv::FetchEntry* entry = &mmu_.tlb().translated[TlbContext::index(pc)];
+  riscv::FetchEntry* entry = &fetch_entry();
   auto* page = static_cast<CodeCache::Page*>(entry->code);
   if (entry->tag != tag) {
     const auto gpa = mmu_.translate(pc, riscv::Access::kFetch, 2);
@@ -159,6 +171,10 @@ const std::byte* TranslatorEngine::find() {
     *entry = {tag, page};
   }
   return cache_.entry(*page, static_cast<unsigned>(pc & (kPageSize - 1)));
+}
+
+riscv::FetchEntry& TranslatorEngine::fetch_entry() {
+  return mmu_.tlb().translated[TlbContext::index(state_.pc)];
 }
 
 void TranslatorEngine::step() {
@@ -260,6 +276,7 @@ EngineStatistics TranslatorEngine::statistics() const {
   statistics.steps = steps_;
   statistics.links = links_;
   statistics.blocks_translated = cache.blocks;
+  statistics.regions_translated = cache.regions;
   statistics.translate_seconds = cache.seconds;
   statistics.code_bytes = cache_.code_bytes();
   statistics.cache_hits = cache.lookups - cache.blocks;

@@ -11,7 +11,14 @@ namespace doppel {
 
 class TranslatorEngine final : public Engine {
  public:
-  static Result<std::unique_ptr<Engine>> create(riscv::Hart& hart);
+  struct Options {
+    // How many instructions run before translated code looks for attention: bounds the latency of interrupts.
+    std::int64_t slice = 8192;
+    // A loop is hot when this many slices ended at one of its blocks.
+    std::uint8_t hot_after = 16;
+  };
+  static Result<std::unique_ptr<Engine>> create(riscv::Hart& hart, const Options& options);
+  static Result<std::unique_ptr<Engine>> create(riscv::Hart& hart) { return create(hart, Options{}); }
   ~TranslatorEngine() override;
 
   std::string_view name() const override { return "translate"; }
@@ -23,10 +30,11 @@ class TranslatorEngine final : public Engine {
 
  private:
   class HostFloating;
-  TranslatorEngine(riscv::Hart& hart, CodeMemory memory);
+  TranslatorEngine(riscv::Hart& hart, CodeMemory memory, const Options& options);
 
   // The code for state.pc, or nullptr when there is none to be had: the interpreter's turn.
   const std::byte* find();
+  riscv::FetchEntry& fetch_entry();  // where the TLB may hold state.pc's page
   void step();
   // MXCSR holds the guest's rounding mode and accrued flags only while floating-point code may run.
   void open_floating();
@@ -37,6 +45,7 @@ class TranslatorEngine final : public Engine {
   static x64::SlowResult slow_step(void* state, std::uint64_t address, std::uint64_t value, std::uint64_t access);
   x64::SlowResult fault(std::uint64_t access);
 
+  const Options options_;
   riscv::Hart& hart_;
   riscv::HartState& state_;
   riscv::Mmu& mmu_;

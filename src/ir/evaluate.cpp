@@ -27,6 +27,24 @@ u64 extended(Access access, u64 bytes) {
   }
 }
 
+u64 mask_of(Access access) { return ~u64{0} >> (64 - 8 * bytes_of(access)); }
+
+// What an atomic operation stores; both operands are sign-extended, which keeps their unsigned order.
+u64 combined(AtomicOp op, u64 old, u64 operand) {
+  const bool less = static_cast<std::int64_t>(old) < static_cast<std::int64_t>(operand);
+  switch (op) {
+    case AtomicOp::kAdd: return old + operand;
+    case AtomicOp::kAnd: return old & operand;
+    case AtomicOp::kOr: return old | operand;
+    case AtomicOp::kXor: return old ^ operand;
+    case AtomicOp::kMin: return less ? old : operand;
+    case AtomicOp::kMax: return less ? operand : old;
+    case AtomicOp::kMinu: return old < operand ? old : operand;
+    case AtomicOp::kMaxu: return old < operand ? operand : old;
+    default: return operand;
+  }
+}
+
 u64 sign_bit(Type type) { return type == Type::kF32 ? u64{1} << 31 : u64{1} << 63; }
 bool is_nan(Type type, u64 bits) {
   return (bits & ~sign_bit(type)) > (type == Type::kF32 ? 0x7f80'0000 : 0x7ff0'0000'0000'0000);
@@ -82,8 +100,29 @@ Leaving evaluate(const Block& block, std::span<std::byte> state, Environment& en
         break;
       }
       case Op::kStore: {
-        const u64 stored = b & (~u64{0} >> (64 - 8 * bytes_of(inst.access())));
+        const u64 stored = b & mask_of(inst.access());
         if (!environment.store(inst.access(), a + immediate, stored)) {
+          return {.cause = Cause::kFault, .origin = inst.origin};
+        }
+        break;
+      }
+      // Nobody else is here to see the parts of an atomic access.
+      case Op::kAtomic: {
+        const auto loaded = environment.load(inst.access(), a);
+        if (!loaded) return {.cause = Cause::kFault, .origin = inst.origin};
+        value = extended(inst.access(), *loaded);
+        const auto op = static_cast<AtomicOp>(inst.imm);
+        if (op == AtomicOp::kLoad) break;
+        const u64 stored = combined(op, value, extended(inst.access(), b)) & mask_of(inst.access());
+        if (!environment.store(inst.access(), a, stored)) return {.cause = Cause::kFault, .origin = inst.origin};
+        break;
+      }
+      case Op::kCompareSwap: {
+        const auto loaded = environment.load(inst.access(), a);
+        if (!loaded) return {.cause = Cause::kFault, .origin = inst.origin};
+        value = extended(inst.access(), *loaded) == extended(inst.access(), b);
+        if (value == 0) break;
+        if (!environment.store(inst.access(), a, c & mask_of(inst.access()))) {
           return {.cause = Cause::kFault, .origin = inst.origin};
         }
         break;

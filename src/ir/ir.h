@@ -88,6 +88,9 @@ constexpr unsigned bytes_of(Type type) { return type == Type::kVoid ? 0 : type =
   X(kLoad, "load", kAny, 1, "L")       /* access: width, extension */                              \
   X(kStore, "store", kVoid, 2, "L")    /* operand 1 is the value */                                \
   X(kFence, "fence", kVoid, 0, "L")    /* orders earlier stores before later loads */              \
+  /* naturally aligned, sequentially consistent; what they cannot do is stepped. imm: an AtomicOp */ \
+  X(kAtomic, "atomic", kI64, 2, "L")   /* access; address, operand; gives the old value, sign-extended */ \
+  X(kCompareSwap, "compare_swap", kI64, 3, "L") /* access; address, expected, new; gives 1 if stored */ \
   /* floating point: by the rounding mode and into the accrued flags of the engine */              \
   X(kFadd, "fadd", kAny, 2, "C")                                                                   \
   X(kFsub, "fsub", kAny, 2, "")                                                                    \
@@ -148,6 +151,8 @@ constexpr unsigned bytes_of(Access access) {
 constexpr Type type_of(Access access) {
   return access == Access::kF32 ? Type::kF32 : access == Access::kF64 ? Type::kF64 : Type::kI64;
 }
+
+enum class AtomicOp : std::uint8_t { kLoad, kSwap, kAdd, kAnd, kOr, kXor, kMin, kMax, kMinu, kMaxu };
 
 // Of kExitTo, for return prediction.
 enum class JumpHint : std::uint8_t { kOther, kCall, kReturn };

@@ -12,6 +12,7 @@ namespace {
 
 constexpr std::string_view kTypeNames[] = {"void", "i64", "f32", "f64"};
 constexpr std::string_view kAccessNames[] = {"i8", "i16", "i32", "i64", "u8", "u16", "u32", "f32", "f64"};
+constexpr std::string_view kAtomicNames[] = {"load", "swap", "add", "and", "or", "xor", "min", "max", "minu", "maxu"};
 constexpr std::string_view kHintNames[] = {"", "call", "return"};
 constexpr std::string_view kExitKindNames[] = {"", "step"};
 
@@ -28,7 +29,9 @@ std::optional<std::uint8_t> index_in(const std::string_view (&names)[N], std::st
   return std::nullopt;
 }
 
-bool has_access(Op op) { return op == Op::kLoad || op == Op::kStore || op == Op::kCall; }
+bool has_access(Op op) {
+  return op == Op::kLoad || op == Op::kStore || op == Op::kCall || op == Op::kAtomic || op == Op::kCompareSwap;
+}
 
 // --- Printing.
 
@@ -96,6 +99,8 @@ class Printer {
         text_ += ']';
         if (inst.op == Op::kStore) add(", %{}", b);
         break;
+      case Op::kAtomic: add(" {}, [%{}], %{}", name_in(kAtomicNames, static_cast<std::size_t>(inst.imm)), a, b); break;
+      case Op::kCompareSwap: add(" [%{}], %{}, %{}", a, b, c); break;
       case Op::kCall: add(" {}", inst.imm); break;
       case Op::kExit: add(" {:+}", inst.imm); break;
       case Op::kExitIf: add(" %{}, {:+}", a, inst.imm); break;
@@ -289,6 +294,18 @@ class Parser {
       case Op::kLoad: return address(scanner, inst);
       case Op::kStore:
         if (auto parsed = address(scanner, inst); !parsed) return parsed;
+        return operands(scanner, inst, 1, true);
+      case Op::kAtomic: {
+        const auto atomic = index_in(kAtomicNames, scanner.take_word());
+        if (!atomic || !scanner.take(',')) return fail("expected an atomic operation, such as add, and a comma");
+        inst.imm = *atomic;
+        if (auto parsed = address(scanner, inst); !parsed) return parsed;
+        inst.imm = *atomic;
+        return operands(scanner, inst, 1, true);
+      }
+      case Op::kCompareSwap:
+        if (auto parsed = address(scanner, inst); !parsed) return parsed;
+        if (inst.imm != 0) return fail("its address has no offset");
         return operands(scanner, inst, 1, true);
       case Op::kCall: {
         const auto helper = scanner.take_unsigned_as<std::uint32_t>();

@@ -79,6 +79,10 @@ class Verifier {
         if (accessed != type_of(inst.access())) return fail("its access does not fit its value's type");
         return {};
       }
+      case Op::kAtomic:
+      case Op::kCompareSwap:
+        if (inst.access() != Access::kI32 && inst.access() != Access::kI64) return fail("works on i32 or i64");
+        return expect_operands(inst, Type::kI64);
       case Op::kFconvert:
         if (!is_float(inst.type) || !is_float(operand_type(inst, 0)) || inst.type == operand_type(inst, 0)) {
           return fail("converts between f32 and f64");
@@ -140,6 +144,11 @@ class Verifier {
         most = kMost;
         most_detail = static_cast<unsigned>(ExitKind::kStep);
         break;
+      case Op::kAtomic:
+        most = static_cast<std::int64_t>(AtomicOp::kMaxu);
+        most_detail = static_cast<unsigned>(Access::kI64);
+        break;
+      case Op::kCompareSwap: most_detail = static_cast<unsigned>(Access::kI64); break;
       case Op::kExitTo: most_detail = static_cast<unsigned>(JumpHint::kReturn); break;
       default: break;
     }

@@ -31,7 +31,11 @@ CodeCache::CodeCache(CodeMemory memory, x64::Compiler compiler, LiftFunction lif
   memory_.append(compiler_.make_entry_miss());
   stubs_ = compiler_.make_stubs(read, write, step);
   const std::uint32_t at = *memory_.append(stubs_.bytes);
-  for (std::uint32_t* stub : {&stubs_.enter, &stubs_.exit, &stubs_.read, &stubs_.write, &stubs_.step}) *stub += at;
+  for (std::uint32_t* stub : {&stubs_.enter, &stubs_.exit, &stubs_.leave}) *stub += at;
+  for (x64::StubOffsets* stub : {&stubs_.read, &stubs_.write, &stubs_.step}) {
+    stub->full += at;
+    stub->bare += at;
+  }
   stubs_end_ = memory_.used();
 }
 
@@ -52,6 +56,7 @@ CodeCache::Page& CodeCache::page(GuestPhysical gpa, const std::byte* host) {
     if (page.generation != 0) ++statistics_.invalidated;
     page.source.copy(host);
     page.entries.fill(0);
+    page.heat.fill(0);
   }
   page.generation = generation_;
   return page;
@@ -61,7 +66,7 @@ const std::byte* CodeCache::entry(Page& page, unsigned offset) {
   ++statistics_.lookups;
   if (const std::uint32_t known = page.entries[offset / 2]; known != 0) return memory_.code() + known;
   const auto begin = std::chrono::steady_clock::now();
-  lift_({page.source.bytes(), kPageSize}, offset, block_);
+  lift_({page.source.bytes(), kPageSize}, offset, {}, block_);
   check(block_);
   ir::Block lifted;
   if (on_translation) lifted = block_;
@@ -69,18 +74,46 @@ const std::byte* CodeCache::entry(Page& page, unsigned offset) {
   check(block_);
   const std::uint32_t first_site = static_cast<std::uint32_t>(sites_.size());
   const x64::EmittedCode emitted = compiler_.compile(block_, offset, first_site);
-  const std::optional<std::uint32_t> at = memory_.append(emitted.bytes);
-  if (!at) {
-    clear();
-    return nullptr;
-  }
+  const std::optional<std::uint32_t> at = add(emitted);
+  if (!at) return nullptr;
   page.entries[offset / 2] = *at;
-  for (const x64::Link& link : emitted.links) sites_.push_back(*at + link.at);
   ++statistics_.blocks;
   statistics_.guest_instructions += block_.origins.size();
   statistics_.seconds += std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
   if (on_translation) on_translation({lifted, block_, emitted.bytes, offset});
   return memory_.code() + *at;
+}
+
+std::optional<std::uint32_t> CodeCache::add(const x64::EmittedCode& emitted) {
+  const std::optional<std::uint32_t> at = memory_.append(emitted.bytes);
+  if (!at) {
+    clear();
+    return std::nullopt;
+  }
+  for (const x64::Link& link : emitted.links) sites_.push_back(*at + link.at);
+  return at;
+}
+
+void CodeCache::note_running(Page& page, unsigned offset, std::uint8_t hot_after) {
+  constexpr std::uint8_t kDecided = 255;
+  std::uint8_t& heat = page.heat[offset / 2];
+  if (heat == kDecided) return;
+  const std::uint32_t block = page.entries[offset / 2];
+  if (++heat < hot_after || block == 0) return;
+  const auto begin = std::chrono::steady_clock::now();
+  const std::optional<Region> region =
+      form_region({page.source.bytes(), kPageSize}, offset, lift_, compiler_.offsets(), page.heat);
+  heat = kDecided;
+  if (!region) return;
+  for (const ir::Block& part : region->blocks) check(part);
+  const auto first_site = static_cast<std::uint32_t>(sites_.size());
+  const std::optional<std::uint32_t> at = add(compiler_.compile_region(region->parts, region->pins, first_site));
+  if (!at) return;
+  // Those who know the block come to the region through it.
+  memory_.overwrite_with_jump(block, *at);
+  page.entries[offset / 2] = *at;
+  ++statistics_.regions;
+  statistics_.seconds += std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
 }
 
 void CodeCache::link(std::uint64_t site, const std::byte* target) {

@@ -23,17 +23,16 @@
 #include "memory/address.h"
 #include "memory/code_page.h"
 #include "translator/code_memory.h"
+#include "translator/region.h"
 
 namespace doppel {
-
-// What reads guest instructions: lifts the superblock at an offset of a page's bytes.
-using LiftFunction = std::function<void(std::span<const std::byte> page, unsigned offset, ir::Block& block)>;
 
 class CodeCache {
  public:
   struct Page {
     // For each halfword of the page, where its block's code begins; 0: no block, which leads back here.
     std::array<std::uint32_t, kPageSize / 2> entries{};
+    std::array<std::uint8_t, kPageSize / 2> heat{};  // how often note_running() named the halfword
     CodePage source;
     const std::byte* host = nullptr;
     std::uint64_t generation = 0;  // of the last comparison with memory
@@ -42,6 +41,7 @@ class CodeCache {
 
   struct Statistics {
     std::uint64_t blocks = 0;
+    std::uint64_t regions = 0;
     std::uint64_t guest_instructions = 0;  // in them
     double seconds = 0;                    // spent translating
     std::uint64_t invalidated = 0;         // pages that had changed
@@ -60,6 +60,9 @@ class CodeCache {
   const std::byte* entry(Page& page, unsigned offset);
   // Directs jump number `site` to `target`, which entry() gave and which lies in the same page.
   void link(std::uint64_t site, const std::byte* target);
+  // Guest code was found running at `offset` of `page`. What is found so `hot_after` times is compiled anew as a region,
+  // if it is in a loop.
+  void note_running(Page& page, unsigned offset, std::uint8_t hot_after);
   // The guest may have changed code.
   void expect_changes() { ++generation_; }
   // Counts how often the cache was cleared: site numbers of an earlier age mean nothing.
@@ -68,10 +71,7 @@ class CodeCache {
   using EnterFunction = void (*)(void* state, const std::byte* code);
   EnterFunction enter_function() const;
   const std::byte* code() const { return memory_.code(); }
-  const std::byte* exit_stub() const { return memory_.code() + stubs_.exit; }
-  const std::byte* read_stub() const { return memory_.code() + stubs_.read; }
-  const std::byte* write_stub() const { return memory_.code() + stubs_.write; }
-  const std::byte* step_stub() const { return memory_.code() + stubs_.step; }
+  const x64::Stubs& stubs() const { return stubs_; }  // offsets in code()
 
   const Statistics& statistics() const { return statistics_; }
   std::uint64_t code_bytes() const { return memory_.used(); }
@@ -87,6 +87,8 @@ class CodeCache {
 
  private:
   void clear();
+  // Adds code with its links; nullopt, with the cache cleared, when there is no room.
+  std::optional<std::uint32_t> add(const x64::EmittedCode& emitted);
 
   CodeMemory memory_;
   x64::Compiler compiler_;

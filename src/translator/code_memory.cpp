@@ -51,4 +51,10 @@ void CodeMemory::patch_jump(std::uint32_t at, std::uint32_t target) {
   std::memcpy(writable_ + at, &displacement, sizeof displacement);
 }
 
+void CodeMemory::overwrite_with_jump(std::uint32_t at, std::uint32_t target) {
+  constexpr std::byte kJump{0xe9};
+  writable_[at] = kJump;
+  patch_jump(at + 1, target);
+}
+
 }  // namespace doppel

@@ -24,6 +24,8 @@ class CodeMemory {
   std::optional<std::uint32_t> append(std::span<const std::byte> code);
   // Overwrites the 32-bit displacement at `at` so that its jump goes to `target`.
   void patch_jump(std::uint32_t at, std::uint32_t target);
+  // Puts a jump to `target` in place of the instructions at `at`.
+  void overwrite_with_jump(std::uint32_t at, std::uint32_t target);
   // Forgets everything after `keep` bytes.
   void truncate(std::uint32_t keep) { used_ = keep; }
 

@@ -49,8 +49,9 @@ inline const std::map<std::uint64_t, std::string>& names_in_state() {
     const x64::StateOffsets o = TranslatorEngine::state_offsets();
     for (const auto& [offset, name] :
          std::initializer_list<std::pair<std::uint32_t, const char*>>{
-             {o.page, "page"}, {o.tlb, "tlb"}, {o.code, "code"}, {o.exit, "exit"}, {o.read, "read"},
-             {o.write, "write"}, {o.step, "step"}, {o.budget, "budget"}, {o.exit_reason, "exit_reason"},
+             {o.page, "page"}, {o.tlb, "tlb"}, {o.code, "code"}, {o.exit, "exit"},
+             {o.read.full, "read"}, {o.read.bare, "read.bare"}, {o.write.full, "write"},
+             {o.write.bare, "write.bare"}, {o.step.full, "step"}, {o.step.bare, "step.bare"}, {o.budget, "budget"}, {o.exit_reason, "exit_reason"},
              {o.exit_site, "exit_site"}}) {
       map[offset] = name;
     }

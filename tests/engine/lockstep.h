@@ -9,10 +9,10 @@ namespace doppel::engine_test {
 // Two machines in the same scenario, chunk by chunk.
 class Lockstep {
  public:
-  explicit Lockstep(const Scenario& scenario)
+  Lockstep(const Scenario& scenario, const TranslatorEngine::Options& options)
       : scenario_(scenario),
         reference_(EngineKind::kInterpret, scenario.contents),
-        translated_(EngineKind::kTranslate, scenario.contents) {}
+        translated_(options, scenario.contents) {}
 
   // Runs the first `instructions` of chunk `index`.
   void run(std::size_t index, u64 instructions) {
@@ -58,9 +58,9 @@ inline std::optional<BlockText> block_at(Machine& machine, u64 pc) {
 
 // What there is to know about the difference that the engines reach in chunk `index`: how many instructions it
 // takes, the last ones, the states after them, and the block at fault.
-inline std::string explain(const Scenario& scenario, std::size_t index) {
+inline std::string explain(const Scenario& scenario, const TranslatorEngine::Options& options, std::size_t index) {
   const auto differ_after = [&](u64 instructions) {
-    Lockstep lockstep(scenario);
+    Lockstep lockstep(scenario, options);
     lockstep.run_chunks(index);
     lockstep.run(index, instructions);
     return lockstep.differences();
@@ -109,10 +109,12 @@ inline std::string explain(const Scenario& scenario, std::size_t index) {
 
 // Nothing if the engines agree on the scenario, else what they disagree about.
 inline std::string compare_engines(const Scenario& scenario) {
-  Lockstep lockstep(scenario);
-  for (std::size_t i = 0; i < scenario.chunks.size(); ++i) {
-    lockstep.run(i, scenario.chunks[i].instructions);
-    if (!lockstep.differences().empty()) return explain(scenario, i);
+  for (const TranslatorEngine::Options& options : {TranslatorEngine::Options{}, Machine::kEager}) {
+    Lockstep lockstep(scenario, options);
+    for (std::size_t i = 0; i < scenario.chunks.size(); ++i) {
+      lockstep.run(i, scenario.chunks[i].instructions);
+      if (!lockstep.differences().empty()) return explain(scenario, options, i);
+    }
   }
   return {};
 }

@@ -140,6 +140,28 @@ TEST(Lockstep, EveryBudget) {
   }
 }
 
+// Hot loops get code of their own, with other registers in host registers: nested loops, more registers than the host
+// has, both kinds of them, slow accesses, atomics, and instructions that are stepped.
+TEST(Lockstep, Regions) {
+  const std::string source = R"(
+          li s2, 0; li s3, 40; fcvt.d.l ft0, s3; fcvt.d.l fs1, s3
+   outer: li s4, 0; addi t6, s2, 7
+   inner: ld t0, 0(a0); add t1, t0, s4; sd t1, 8(a0); fld ft1, 8(a0); fadd.d ft0, ft0, ft1; fmul.d fs1, fs1, ft0
+          fsd fs1, 16(a0); addi s4, s4, 1; xor s5, s5, t1; add s6, s6, s5; slli s7, s6, 3; sub s8, s7, s4
+          andi t2, s4, 3; bne t2, zero, over; lw t3, 0(a1); amoadd.w t4, s4, (a0); csrrs t5, instret, zero
+          fmin.d ft2, ft0, fs1; div s9, s8, t6; fmv.x.d s10, ft2
+    over: li t2, 9; blt s4, t2, inner
+          addi s2, s2, 1; bne s2, s3, outer; fcvt.s.d fa0, fs1; fadd.s fa1, fa0, fa0
+          .half 0)";
+  for (const u64 instructions : {500u, 3000u, 3001u, 3002u, 3003u, 9000u}) {
+    const Scenario scenario = scenario_of(source, instructions);
+    EXPECT_EQ(compare_engines(scenario), "") << instructions << " instructions";
+    Machine machine(Machine::kEager, scenario.contents);
+    machine.run(instructions);
+    EXPECT_GT(machine.statistics().regions_translated, 0u);
+  }
+}
+
 // A block runs out of its page into the next, and an instruction lies in both.
 TEST(Lockstep, CodeAcrossPages) {
   for (const unsigned fill : {1021u, 1022u, 1023u}) {

@@ -14,6 +14,7 @@
 
 #include "base/virtual_clock.h"
 #include "engine/hart_thread.h"
+#include "engine/translator_engine.h"
 #include "isa/riscv/csr.h"
 #include "isa/riscv/decode.h"
 #include "isa/riscv/hart.h"
@@ -97,6 +98,13 @@ inline riscv::HartState open_state(u64 pc) {
 class Machine {
  public:
   Machine(EngineKind kind, const Contents& contents) : Machine(kind, contents, nullptr) {}
+  // One that sees loops as hot at once: regions form wherever they can.
+  static constexpr TranslatorEngine::Options kEager{.slice = 61, .hot_after = 1};
+  Machine(const TranslatorEngine::Options& options, const Contents& contents)
+      : Machine(EngineKind::kInterpret, contents, nullptr) {
+    engine_.reset();  // engines leave what they hook into the hart as they found it
+    engine_ = TranslatorEngine::create(hart_, options).value();
+  }
   // Another hart in the memory of `first`, in a state of its own.
   Machine(EngineKind kind, const riscv::HartState& state, Machine& first)
       : Machine(kind, Contents{state, {}}, &first) {}
@@ -128,6 +136,7 @@ class Machine {
       hart_.set_interrupt(interrupt, (lines & riscv::mask_of(interrupt)) != 0);
     }
   }
+  EngineStatistics statistics() const { return engine_->statistics(); }
   void set_time(u64 ticks) {
     clock_.set(ticks * riscv::kNanosecondsPerTick);
     hart_.wake();

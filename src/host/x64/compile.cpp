@@ -29,7 +29,7 @@ const std::array<x86::Gp, kPinnedRegisters> kPinned{x86::r9,  x86::r10, x86::r11
                                                     x86::r13, x86::r14, x86::rbx};
 const std::array<x86::Gp, 3> kValues{x86::rsi, x86::rdi, x86::r8};
 constexpr unsigned kFirstValueXmm = 2;
-constexpr unsigned kLastValueXmm = 15;
+constexpr unsigned kLastXmm = 15;  // pinned registers are taken from here downwards
 // Spill slots at the bottom of the stack frame that `enter` makes. 48 + 8 bytes lie above it.
 // More than the values that the longest block (Lifter::kMostInstructions) can keep alive.
 constexpr unsigned kSpillSlots = 512;
@@ -131,15 +131,17 @@ Stubs Compiler::make_stubs(SlowHelper read, SlowHelper write, SlowHelper step) {
   spill();
   const Label leave = a.newLabel();
   a.bind(leave);
+  stubs.leave = here();
   a.mov(state(offsets_.budget), kBudget);
   a.add(x86::rsp, kFrameBytes);
   for (auto reg = saved.rbegin(); reg != saved.rend(); ++reg) a.pop(*reg);
   a.ret();
 
   // In: rax address, rcx value, edx the packed access. Out: rax. Keeps every register that holds a value.
-  const auto slow = [&](SlowHelper helper, bool steps) {
+  // A bare one leaves the pinned registers to its caller: a region has others, and they are in the state.
+  const auto slow = [&](SlowHelper helper, bool steps, bool bare) {
     const std::uint32_t at = here();
-    spill();
+    if (!bare) spill();
     for (const x86::Gp& reg : kValues) a.push(reg);
     a.mov(state(offsets_.budget), kBudget);
     a.mov(x86::rdi, kState);
@@ -156,7 +158,7 @@ Stubs Compiler::make_stubs(SlowHelper read, SlowHelper write, SlowHelper step) {
       a.je(jump);
     }
     for (auto reg = kValues.rbegin(); reg != kValues.rend(); ++reg) a.pop(*reg);
-    fill(steps);
+    if (!bare) fill(steps);
     a.ret();
     if (steps) {
       a.bind(jump);
@@ -177,66 +179,149 @@ Stubs Compiler::make_stubs(SlowHelper read, SlowHelper write, SlowHelper step) {
     a.jmp(leave);
     return at;
   };
-  stubs.read = slow(read, false);
-  stubs.write = slow(write, false);
-  stubs.step = slow(step, true);
+  stubs.read = {slow(read, false, false), slow(read, false, true)};
+  stubs.write = {slow(write, false, false), slow(write, false, true)};
+  stubs.step = {slow(step, true, false), slow(step, true, true)};
   stubs.bytes = bytes_of(code);
   return stubs;
 }
 
-// One block being compiled.
+// A block, or the blocks of a region, being compiled.
 class Compiler::Emission {
  public:
-  Emission(const StateOffsets& offsets, const HostFeatures& features, const ir::Block& block, unsigned page_offset,
-           std::uint32_t first_site)
-      : o_(offsets), features_(features), block_(block), page_offset_(page_offset), first_site_(first_site) {
+  Emission(const StateOffsets& offsets, const HostFeatures& features, const Pins& pins,
+           std::span<const RegionBlock> parts, bool region, std::uint32_t first_site)
+      : o_(offsets),
+        features_(features),
+        pins_(pins),
+        parts_(parts),
+        region_(region),
+        last_value_xmm_(kLastXmm - static_cast<unsigned>(pins.floating.size())),
+        first_site_(first_site) {
+    assert(pins.integer.size() <= kPinnedRegisters && pins.floating.size() <= kPinnedFloatingRegisters);
     code_.init(Environment::host());
     code_.attach(&a_);
   }
 
   EmittedCode run() {
-    find_last_uses();
-    where_.assign(block_.insts.size(), {});
-    const unsigned count = static_cast<unsigned>(block_.origins.size());
-    start_ = a_.newLabel();
-    a_.bind(start_);
-    a_.sub(kBudget, count);
-    const Label spent = a_.newLabel();
-    a_.js(spent);
-    cold_.push_back([this, spent, count] {
-      a_.bind(spent);
-      a_.add(kBudget, count);
-      leave(ExitReason::kSpent, 0);
-    });
-    for (now_ = 0; now_ < block_.insts.size(); ++now_) {
-      const Inst& inst = block_.insts[now_];
-      emit(inst);
-      for (const Value operand : inst.operands) {
-        if (operand != ir::kNone && last_use_[operand] <= now_) release(operand);
-      }
+    for (std::size_t i = 0; i < parts_.size(); ++i) labels_.push_back(a_.newLabel());
+    if (region_) {
+      spill_ = a_.newLabel();
+      fill_ = a_.newLabel();
+      unpin_ = a_.newLabel();
+      store_pins(Pins{o_.pinned, {}});
+      load_pins(pins_);
     }
+    for (std::size_t i = 0; i < parts_.size(); ++i) emit_part(i);
     // Cold parts may add further ones.
-    for (std::size_t i = 0; i < cold_.size(); ++i) cold_[i]();
+    for (std::size_t i = 0; i < cold_.size(); ++i) {
+      select(cold_[i].part);
+      const std::function<void()> emit_cold = std::move(cold_[i].emit);
+      emit_cold();
+    }
+    if (region_) emit_transfers();
     EmittedCode result;
     result.links = std::move(links_);
+    result.fault_points = std::move(fault_points_);
     result.bytes = bytes_of(code_);
     return result;
   }
 
  private:
-  enum class Kind : std::uint8_t { kNowhere, kConstant, kRegister, kPinned, kXmm, kSlot };
+  enum class Kind : std::uint8_t { kNowhere, kConstant, kRegister, kPinned, kXmm, kPinnedXmm, kSlot };
   struct Where {
     Kind kind = Kind::kNowhere;
     std::uint16_t index = 0;  // in kValues or kPinned, an xmm number, or a slot
   };
+  struct Cold {
+    std::size_t part;
+    std::function<void()> emit;
+  };
+
+  // --- Parts.
+
+  void select(std::size_t part) {
+    part_ = part;
+    block_ = &parts_[part].block;
+    page_offset_ = parts_[part].page_offset;
+  }
+
+  void emit_part(std::size_t part) {
+    select(part);
+    find_last_uses();
+    where_.assign(block_->insts.size(), {});
+    value_of_.fill(ir::kNone);
+    xmm_of_.fill(ir::kNone);
+    slot_used_.fill(false);
+    const unsigned count = static_cast<unsigned>(block_->origins.size());
+    a_.bind(labels_[part]);
+    a_.sub(kBudget, count);
+    const Label spent = a_.newLabel();
+    a_.js(spent);
+    later([this, spent, count] {
+      a_.bind(spent);
+      a_.add(kBudget, count);
+      leave(ExitReason::kSpent, 0);
+    });
+    for (now_ = 0; now_ < block_->insts.size(); ++now_) {
+      const Inst& inst = block_->insts[now_];
+      emit(inst);
+      for (const Value operand : inst.operands) {
+        if (operand != ir::kNone && last_use_[operand] <= now_) release(operand);
+      }
+    }
+  }
+  // Emits out of the way, once all parts stand.
+  void later(std::function<void()> emit_cold) { cold_.push_back({part_, std::move(emit_cold)}); }
+
+  // The part that begins at this offset of the page.
+  std::optional<std::size_t> part_at(std::int64_t in_page) const {
+    for (std::size_t i = 0; i < parts_.size(); ++i) {
+      if (parts_[i].page_offset == in_page) return i;
+    }
+    return std::nullopt;
+  }
+
+  // --- Guest registers in host registers: a region has its own choice.
+
+  void store_pins(const Pins& pins) {
+    for (std::size_t i = 0; i < pins.integer.size(); ++i) a_.mov(state(pins.integer[i]), kPinned[i]);
+    for (std::size_t i = 0; i < pins.floating.size(); ++i) {
+      a_.movsd(state(pins.floating[i]), pinned_xmm(static_cast<unsigned>(i)));
+    }
+  }
+  void load_pins(const Pins& pins) {
+    for (std::size_t i = 0; i < pins.integer.size(); ++i) a_.mov(kPinned[i], state(pins.integer[i]));
+    for (std::size_t i = 0; i < pins.floating.size(); ++i) {
+      a_.movsd(pinned_xmm(static_cast<unsigned>(i)), state(pins.floating[i]));
+    }
+  }
+  // Subroutines of a region; they keep all other registers.
+  void emit_transfers() {
+    a_.bind(spill_);
+    store_pins(pins_);
+    a_.ret();
+    a_.bind(fill_);
+    load_pins(pins_);
+    a_.ret();
+    a_.bind(unpin_);
+    store_pins(pins_);
+    load_pins(Pins{o_.pinned, {}});
+    a_.ret();
+  }
+  // From the region's registers to those that all blocks agree on.
+  void unpin() {
+    if (region_) a_.call(unpin_);
+  }
+  static x86::Xmm pinned_xmm(unsigned index) { return x86::xmm(kLastXmm - index); }
 
   // --- Values and registers.
 
   void find_last_uses() {
-    last_use_.assign(block_.insts.size(), 0);
-    use_count_.assign(block_.insts.size(), 0);
-    for (std::size_t i = 0; i < block_.insts.size(); ++i) {
-      for (const Value operand : block_.insts[i].operands) {
+    last_use_.assign(block_->insts.size(), 0);
+    use_count_.assign(block_->insts.size(), 0);
+    for (std::size_t i = 0; i < block_->insts.size(); ++i) {
+      for (const Value operand : block_->insts[i].operands) {
         if (operand == ir::kNone) continue;
         last_use_[operand] = static_cast<std::uint32_t>(i);
         ++use_count_[operand];
@@ -266,7 +351,7 @@ class Compiler::Emission {
   // An operand that the instruction has yet to read must stay where it is.
   bool is_operand_now(Value value) const {
     if (operands_read_) return false;
-    const auto& operands = block_.insts[now_].operands;
+    const auto& operands = block_->insts[now_].operands;
     return std::find(operands.begin(), operands.end(), value) != operands.end();
   }
 
@@ -287,7 +372,7 @@ class Compiler::Emission {
   }
   unsigned free_xmm() {
     std::optional<unsigned> victim;
-    for (unsigned i = kFirstValueXmm; i <= kLastValueXmm; ++i) {
+    for (unsigned i = kFirstValueXmm; i <= last_value_xmm_; ++i) {
       if (xmm_of_[i] == ir::kNone) return i;
       if (is_operand_now(xmm_of_[i])) continue;
       if (!victim || last_use_[xmm_of_[i]] > last_use_[xmm_of_[*victim]]) victim = i;
@@ -302,9 +387,13 @@ class Compiler::Emission {
 
   // The pinned register of a state offset, if it has one.
   std::optional<unsigned> pinned(std::int64_t offset) const {
-    const auto found = std::find(o_.pinned.begin(), o_.pinned.end(), static_cast<std::uint32_t>(offset));
-    if (found == o_.pinned.end()) return std::nullopt;
-    return static_cast<unsigned>(found - o_.pinned.begin());
+    return position(pins_.integer, offset);
+  }
+  std::optional<unsigned> pinned_floating(std::int64_t offset) const { return position(pins_.floating, offset); }
+  static std::optional<unsigned> position(const std::vector<std::uint32_t>& offsets, std::int64_t offset) {
+    const auto found = std::find(offsets.begin(), offsets.end(), static_cast<std::uint32_t>(offset));
+    if (found == offsets.end()) return std::nullopt;
+    return static_cast<unsigned>(found - offsets.begin());
   }
 
   // Values that share pinned register `index` and are needed later move out of it.
@@ -318,12 +407,22 @@ class Compiler::Emission {
     }
   }
 
+  void vacate_xmm(unsigned index, Value except) {
+    for (Value v = 0; v < now_; ++v) {
+      if (where_[v].kind != Kind::kPinnedXmm || where_[v].index != index || v == except || !live_after(v)) continue;
+      const unsigned to = free_xmm();
+      a_.movaps(x86::xmm(to), pinned_xmm(index));
+      xmm_of_[to] = v;
+      where_[v] = {Kind::kXmm, static_cast<std::uint16_t>(to)};
+    }
+  }
+
   // Where this instruction's integer result goes. When the next instruction only stores it to a pinned
   // register, that is the place.
   x86::Gp destination() {
     const Value self = static_cast<Value>(now_);
-    if (now_ + 1 < block_.insts.size()) {
-      const Inst& next = block_.insts[now_ + 1];
+    if (now_ + 1 < block_->insts.size()) {
+      const Inst& next = block_->insts[now_ + 1];
       if (next.op == Op::kSet && next.operands[0] == self) {
         if (const auto index = pinned(next.imm)) {
           vacate(*index, ir::kNone);
@@ -333,7 +432,7 @@ class Compiler::Emission {
       }
     }
     // An operand that dies here may lend its register; emission copes with the overlap.
-    for (const Value operand : block_.insts[now_].operands) {
+    for (const Value operand : block_->insts[now_].operands) {
       if (operand == ir::kNone || live_after(operand) || where_[operand].kind != Kind::kRegister) continue;
       const unsigned index = where_[operand].index;
       if (lent_) break;
@@ -350,14 +449,24 @@ class Compiler::Emission {
   }
   x86::Xmm destination_xmm() {
     const Value self = static_cast<Value>(now_);
+    if (now_ + 1 < block_->insts.size() && block_->insts[now_].type == Type::kF64) {
+      const Inst& next = block_->insts[now_ + 1];
+      if (next.op == Op::kSet && next.operands[0] == self) {
+        if (const auto index = pinned_floating(next.imm)) {
+          vacate_xmm(*index, ir::kNone);
+          where_[self] = {Kind::kPinnedXmm, static_cast<std::uint16_t>(*index)};
+          return pinned_xmm(*index);
+        }
+      }
+    }
     const unsigned index = free_xmm();
     xmm_of_[index] = self;
     where_[self] = {Kind::kXmm, static_cast<std::uint16_t>(index)};
     return x86::xmm(index);
   }
 
-  std::int64_t constant(Value value) const { return block_.insts[value].imm; }
-  bool is_constant(Value value) const { return block_.insts[value].op == Op::kConst; }
+  std::int64_t constant(Value value) const { return block_->insts[value].imm; }
+  bool is_constant(Value value) const { return block_->insts[value].op == Op::kConst; }
   bool is_imm32(Value value) const { return is_constant(value) && fits_i32(constant(value)); }
 
   void load_constant(const x86::Gp& into, std::int64_t value) {
@@ -376,6 +485,7 @@ class Compiler::Emission {
       case Kind::kPinned: return kPinned[where.index];
       case Kind::kSlot: a_.mov(scratch, slot(where.index)); return scratch;
       case Kind::kXmm: a_.movq(scratch, x86::xmm(where.index)); return scratch;
+      case Kind::kPinnedXmm: a_.movq(scratch, pinned_xmm(where.index)); return scratch;
       default:
         assert(is_constant(value));
         load_constant(scratch, constant(value));
@@ -389,6 +499,7 @@ class Compiler::Emission {
   x86::Xmm use_xmm(Value value, const x86::Xmm& scratch) {
     const Where where = where_[value];
     if (where.kind == Kind::kXmm) return x86::xmm(where.index);
+    if (where.kind == Kind::kPinnedXmm) return pinned_xmm(where.index);
     assert(where.kind == Kind::kSlot);
     a_.movsd(scratch, slot(where.index));
     return scratch;
@@ -461,14 +572,18 @@ class Compiler::Emission {
       case Op::kSelect: return emit_select(inst);
       case Op::kLoad: return emit_load(inst);
       case Op::kStore: return emit_store(inst);
+      case Op::kAtomic: return emit_atomic(inst);
+      case Op::kCompareSwap: return emit_compare_swap(inst);
       case Op::kFence: a_.mfence(); return;
       case Op::kExitIf: return emit_exit_if(inst);
       case Op::kExit: return emit_exit(inst);
       case Op::kExitTo:
         move(x86::rax, inst.operands[0]);
+        unpin();
         return emit_jump();
       case Op::kCall: return emit_call(inst);
       case Op::kExitState:
+        unpin();
         a_.mov(x86::rax, state(o_.pc));
         return emit_jump();
       default: return emit_float(inst);
@@ -476,6 +591,14 @@ class Compiler::Emission {
   }
 
   void emit_get(const Inst& inst) {
+    if (const auto index = pinned_floating(inst.imm)) {
+      if (inst.type == Type::kI64) {
+        a_.movq(destination(), pinned_xmm(*index));
+      } else {
+        where_[now_] = {Kind::kPinnedXmm, static_cast<std::uint16_t>(*index)};
+      }
+      return;
+    }
     if (inst.type != Type::kI64) {
       const x86::Xmm d = destination_xmm();
       if (inst.type == Type::kF64) {
@@ -494,7 +617,20 @@ class Compiler::Emission {
 
   void emit_set(const Inst& inst) {
     const Value value = inst.operands[0];
-    const Type type = block_.insts[value].type;
+    const Type type = block_->insts[value].type;
+    if (const auto index = pinned_floating(inst.imm)) {
+      const Where where = where_[value];
+      if (where.kind == Kind::kPinnedXmm && where.index == *index) return;
+      vacate_xmm(*index, value);
+      if (type == Type::kI64) {
+        a_.movq(pinned_xmm(*index), use(value, x86::rax));
+      } else if (type == Type::kF32) {
+        a_.movss(pinned_xmm(*index), use_xmm(value, x86::xmm0));
+      } else {
+        a_.movaps(pinned_xmm(*index), use_xmm(value, x86::xmm0));
+      }
+      return;
+    }
     if (type == Type::kF64) {
       a_.movsd(state(inst.imm), use_xmm(value, x86::xmm0));
       return;
@@ -691,7 +827,7 @@ class Compiler::Emission {
     } else {
       a_.mov(d, result);
     }
-    cold_.push_back([=, this] {
+    later([=, this] {
       a_.bind(special);
       // Quotients: by zero all ones, by minus one the negation. Remainders: the dividend, or zero.
       if (remainder) a_.mov(rdx, rax);
@@ -895,9 +1031,9 @@ class Compiler::Emission {
   // code, of kind `op`. Constants in between emit none.
   bool feeds_next(Op op) const {
     if (use_count_[now_] != 1) return false;
-    for (std::size_t i = now_ + 1; i < block_.insts.size(); ++i) {
-      if (block_.insts[i].op == Op::kConst) continue;
-      return block_.insts[i].op == op && block_.insts[i].operands[0] == now_;
+    for (std::size_t i = now_ + 1; i < block_->insts.size(); ++i) {
+      if (block_->insts[i].op == Op::kConst) continue;
+      return block_->insts[i].op == op && block_->insts[i].operands[0] == now_;
     }
     return false;
   }
@@ -921,7 +1057,7 @@ class Compiler::Emission {
   // operands of a fused comparison are released here.
   x86::CondCode test_condition(Value value) {
     if (fused_ == value) {
-      const Inst& compare = block_.insts[value];
+      const Inst& compare = block_->insts[value];
       emit_flags(compare);
       for (const Value operand : compare.operands) {
         if (operand != ir::kNone && last_use_[operand] <= now_ && !is_operand_now(operand)) released_.push_back(operand);
@@ -953,10 +1089,15 @@ class Compiler::Emission {
   void emit_exit_if(const Inst& inst) {
     const bool step = static_cast<ir::ExitKind>(inst.detail) == ir::ExitKind::kStep;
     const x86::CondCode code = test_condition(inst.operands[0]);
+    const std::optional<std::size_t> part = step ? std::nullopt : part_of(inst.imm);
+    if (part && unretired_after(inst.origin + 1u) == 0) {
+      a_.j(code, labels_[*part]);
+      return release_fused();
+    }
     const Label out = a_.newLabel();
     a_.j(code, out);
     release_fused();
-    cold_.push_back([=, this, origin = inst.origin, target = inst.imm] {
+    later([=, this, origin = inst.origin, target = inst.imm] {
       a_.bind(out);
       refund(origin + (step ? 0u : 1u));
       emit_go(target, step);
@@ -966,7 +1107,12 @@ class Compiler::Emission {
   void emit_exit(const Inst& inst) {
     const bool step = static_cast<ir::ExitKind>(inst.detail) == ir::ExitKind::kStep;
     refund(inst.origin + (step ? 0u : 1u));
+    if (!step && part_of(inst.imm) == part_ + 1) return;  // falls through
     emit_go(inst.imm, step);
+  }
+  // The part that an exit to `target`, an offset from the current part's start, leads to.
+  std::optional<std::size_t> part_of(std::int64_t target) const {
+    return part_at(static_cast<std::int64_t>(page_offset_) + target);
   }
 
   // Gives back the budget of the instructions after the first `retired`.
@@ -975,7 +1121,7 @@ class Compiler::Emission {
     if (unretired != 0) a_.add(kBudget, unretired);
   }
   unsigned unretired_after(unsigned retired) const {
-    return static_cast<unsigned>(block_.origins.size()) - std::min<unsigned>(retired, static_cast<unsigned>(block_.origins.size()));
+    return static_cast<unsigned>(block_->origins.size()) - std::min<unsigned>(retired, static_cast<unsigned>(block_->origins.size()));
   }
 
   // Continues at `target`, an offset from the block's start.
@@ -983,22 +1129,24 @@ class Compiler::Emission {
     if (step) return leave(ExitReason::kStep, target);
     const std::int64_t in_page = static_cast<std::int64_t>(page_offset_) + target;
     if (in_page < 0 || in_page >= 4096) {
+      unpin();
       set_address(target);
       emit_jump();
       return;
     }
-    if (target == 0) {
-      a_.jmp(start_);
+    if (const auto part = part_at(in_page)) {
+      a_.jmp(labels_[*part]);
       return;
     }
+    unpin();
     const Label unlinked = a_.newLabel();
     a_.long_().jmp(unlinked);
     const std::uint32_t site = first_site_ + static_cast<std::uint32_t>(links_.size());
     links_.push_back({static_cast<std::uint32_t>(a_.offset()) - 4, static_cast<std::int32_t>(target)});
-    cold_.push_back([=, this] {
+    later([=, this] {
       a_.bind(unlinked);
       a_.mov(state(o_.exit_site), site);
-      leave(ExitReason::kLink, target);
+      leave_unpinned(ExitReason::kLink, target);
     });
   }
 
@@ -1008,6 +1156,10 @@ class Compiler::Emission {
     a_.add(x86::rax, static_cast<int>(page_offset_ + target));
   }
   void leave(ExitReason reason, std::int64_t target) {
+    unpin();
+    leave_unpinned(reason, target);
+  }
+  void leave_unpinned(ExitReason reason, std::int64_t target) {
     set_address(target);
     a_.mov(state(o_.pc), x86::rax);
     a_.mov(state(o_.exit_reason), static_cast<int>(reason));
@@ -1017,7 +1169,7 @@ class Compiler::Emission {
   void emit_jump() {
     const Label miss = a_.newLabel();
     emit_jump_by_tlb(a_, o_, miss);
-    cold_.push_back([=, this] {
+    later([=, this] {
       a_.bind(miss);
       a_.mov(state(o_.exit_reason), static_cast<int>(ExitReason::kGo));
       a_.jmp(state(o_.exit));
@@ -1026,14 +1178,40 @@ class Compiler::Emission {
 
   // --- Memory.
 
+  // The host instruction emitted next accesses guest memory for `inst`.
+  void may_fault(const Inst& inst) {
+    if (o_.flat_memory) fault_points_.push_back({static_cast<std::uint32_t>(a_.offset()), packed(inst)});
+  }
+  std::uint32_t packed(const Inst& inst) const {
+    const unsigned at = page_offset_ + block_->origins[inst.origin].offset;
+    return pack_slow_access(inst.access(), at, unretired_after(inst.origin));
+  }
+  // With flat memory: the guest location of a load or store.
+  x86::Mem flat(const Inst& inst) {
+    x86::Mem at = x86::ptr(use(inst.operands[0], x86::rax), static_cast<int>(inst.imm));
+    at.setSegment(x86::gs);
+    return at;
+  }
+  // Leaves the instruction that `inst` belongs to, which has had no effect yet, to the interpreter.
+  Label leave_by_step(const Inst& inst) {
+    const Label out = a_.newLabel();
+    later([=, this, origin = inst.origin] {
+      a_.bind(out);
+      refund(origin);
+      leave(ExitReason::kStep, block_->origins[origin].offset);
+    });
+    return out;
+  }
+
   // Leaves the guest address in rax, the TLB entry in rcx; jumps to `slow` on a miss.
-  void emit_lookup(const Inst& inst, const x86::Gp& base, std::uint32_t array, const Label& slow) {
-    if (inst.imm != 0) {
-      a_.lea(x86::rax, x86::ptr(base, static_cast<int>(inst.imm)));
+  void emit_lookup(ir::Access access, std::int64_t offset, const x86::Gp& base, std::uint32_t array,
+                   const Label& slow) {
+    if (offset != 0) {
+      a_.lea(x86::rax, x86::ptr(base, static_cast<int>(offset)));
     } else if (base != x86::rax) {
       a_.mov(x86::rax, base);
     }
-    const unsigned bytes = ir::bytes_of(inst.access());
+    const unsigned bytes = ir::bytes_of(access);
     a_.mov(x86::ecx, x86::eax);
     a_.shr(x86::ecx, 8);
     a_.and_(x86::ecx, static_cast<int>((o_.tlb_entries - 1) << 4));
@@ -1045,17 +1223,19 @@ class Compiler::Emission {
     a_.mov(x86::rcx, x86::qword_ptr(x86::rcx, static_cast<int>(array) + 8));
   }
 
-  void call_slow(const Inst& inst, std::uint32_t stub, const std::vector<std::pair<unsigned, unsigned>>& saved) {
+  void call_slow(const Inst& inst, const StubOffsets& stub, const std::vector<std::pair<unsigned, unsigned>>& saved) {
     for (const auto& [xmm, index] : saved) a_.movsd(slot(index), x86::xmm(xmm));
-    const unsigned at = page_offset_ + block_.origins[inst.origin].offset;
-    a_.mov(x86::edx, pack_slow_access(inst.access(), at, unretired_after(inst.origin)));
-    a_.call(state(stub));
+    if (region_) a_.call(spill_);
+    a_.mov(x86::edx, packed(inst));
+    a_.call(state(region_ ? stub.bare : stub.full));
+    if (region_) a_.call(fill_);
     for (const auto& [xmm, index] : saved) a_.movsd(x86::xmm(xmm), slot(index));
   }
 
   // The instruction is left to the interpreter; values that share a pinned register must leave it first.
   void emit_call(const Inst& inst) {
-    for (unsigned index = 0; index < o_.pinned.size(); ++index) vacate(index, ir::kNone);
+    for (unsigned index = 0; index < pins_.integer.size(); ++index) vacate(index, ir::kNone);
+    for (unsigned index = 0; index < pins_.floating.size(); ++index) vacate_xmm(index, ir::kNone);
     call_slow(inst, o_.step, live_xmms());
   }
 
@@ -1063,14 +1243,157 @@ class Compiler::Emission {
   // call. The slots are only lent: no value is spilled between here and the cold part's place in time.
   std::vector<std::pair<unsigned, unsigned>> live_xmms() {
     std::vector<std::pair<unsigned, unsigned>> saved;
-    for (unsigned i = kFirstValueXmm; i <= kLastValueXmm; ++i) {
+    for (unsigned i = kFirstValueXmm; i <= last_value_xmm_; ++i) {
       if (xmm_of_[i] != ir::kNone && live_after(xmm_of_[i]) && xmm_of_[i] != now_) saved.push_back({i, take_slot()});
     }
     for (const auto& [xmm, index] : saved) slot_used_[index] = false;
     return saved;
   }
 
+  void load_from(const x86::Mem& at, const x86::Gp& d, ir::Access access) {
+    x86::Mem sized = at;
+    sized.setSize(ir::bytes_of(access));
+    switch (access) {
+      case ir::Access::kI8:
+      case ir::Access::kI16: a_.movsx(d, sized); break;
+      case ir::Access::kU8:
+      case ir::Access::kU16: a_.movzx(d.r32(), sized); break;
+      case ir::Access::kI32: a_.movsxd(d, sized); break;
+      case ir::Access::kU32: a_.mov(d.r32(), sized); break;
+      default: a_.mov(d, sized); break;
+    }
+  }
+  void load_from(const x86::Mem& at, const x86::Xmm& d, ir::Access access) {
+    if (access == ir::Access::kF64) {
+      a_.movsd(d, at);
+    } else {
+      a_.movss(d, at);
+    }
+  }
+  void store_to(const x86::Mem& at, const x86::Gp& from, ir::Access access) {
+    switch (ir::bytes_of(access)) {
+      case 1: a_.mov(at, from.r8()); break;
+      case 2: a_.mov(at, from.r16()); break;
+      case 4: a_.mov(at, from.r32()); break;
+      default: a_.mov(at, from); break;
+    }
+  }
+  void store_to(const x86::Mem& at, const x86::Xmm& from, ir::Access access) {
+    if (access == ir::Access::kF64) {
+      a_.movsd(at, from);
+    } else {
+      a_.movss(at, from);
+    }
+  }
+
+  // The location of an aligned access in rcx; anything else is stepped.
+  x86::Mem atomic_location(const Inst& inst, bool reads_only) {
+    const x86::Gp base = use(inst.operands[0], x86::rax);
+    const unsigned bytes = ir::bytes_of(inst.access());
+    const Label out = leave_by_step(inst);
+    x86::Mem at = x86::ptr(x86::rcx, 0, bytes);
+    if (o_.flat_memory) {
+      a_.mov(x86::rcx, base);
+      a_.test(x86::cl, static_cast<int>(bytes - 1));
+      a_.jnz(out);
+      at.setSegment(x86::gs);
+    } else {
+      emit_lookup(inst.access(), 0, base, reads_only ? o_.tlb_read : o_.tlb_write, out);
+      a_.add(x86::rcx, x86::rax);
+    }
+    return at;
+  }
+
+  // rax, rcx and rdx hold the old value, the location and the new value.
+  void emit_atomic(const Inst& inst) {
+    const auto op = static_cast<ir::AtomicOp>(inst.imm);
+    const bool wide = inst.access() == ir::Access::kI64;
+    const auto sized = [wide](const x86::Gp& reg) -> x86::Gp { return wide ? x86::Gp(reg) : x86::Gp(reg.r32()); };
+    const x86::Mem at = atomic_location(inst, op == ir::AtomicOp::kLoad);
+    const x86::Gp rax = sized(x86::rax);
+    const x86::Gp rdx = sized(x86::rdx);
+    if (op == ir::AtomicOp::kLoad) {
+      may_fault(inst);
+      a_.mov(rax, at);
+    } else if (op == ir::AtomicOp::kSwap || op == ir::AtomicOp::kAdd) {
+      move(x86::rax, inst.operands[1]);
+      may_fault(inst);
+      if (op == ir::AtomicOp::kSwap) {
+        a_.xchg(at, rax);
+      } else {
+        a_.lock().xadd(at, rax);
+      }
+    } else {
+      // The operand in a register of its own, or in a slot for the while.
+      const Value operand = inst.operands[1];
+      const Where where = where_[operand];
+      const unsigned lent = take_slot();
+      x86::Mem kept = x86::ptr(x86::rsp, static_cast<int>(8 * lent), wide ? 8 : 4);
+      std::optional<x86::Gp> held;
+      if (where.kind == Kind::kRegister || where.kind == Kind::kPinned) {
+        held = sized(use(operand, x86::rdx));
+      } else {
+        a_.mov(slot(lent), use(operand, x86::rdx));
+      }
+      const auto with_operand = [&](auto emit) { held ? emit(*held) : emit(kept); };
+      may_fault(inst);
+      a_.mov(rax, at);
+      const Label again = a_.newLabel();
+      a_.bind(again);
+      a_.mov(rdx, rax);
+      switch (op) {
+        case ir::AtomicOp::kAnd: with_operand([&](auto&& x) { a_.and_(rdx, x); }); break;
+        case ir::AtomicOp::kOr: with_operand([&](auto&& x) { a_.or_(rdx, x); }); break;
+        case ir::AtomicOp::kXor: with_operand([&](auto&& x) { a_.xor_(rdx, x); }); break;
+        default: {
+          const x86::CondCode replaces = op == ir::AtomicOp::kMin    ? x86::CondCode::kG
+                                         : op == ir::AtomicOp::kMax  ? x86::CondCode::kL
+                                         : op == ir::AtomicOp::kMinu ? x86::CondCode::kA
+                                                                     : x86::CondCode::kB;
+          with_operand([&](auto&& x) {
+            a_.cmp(rdx, x);
+            a_.cmov(replaces, rdx, x);
+          });
+          break;
+        }
+      }
+      may_fault(inst);
+      a_.lock().cmpxchg(at, rdx);
+      a_.jne(again);
+      slot_used_[lent] = false;
+    }
+    const x86::Gp d = destination();
+    if (wide) {
+      a_.mov(d, x86::rax);
+    } else {
+      a_.movsxd(d, x86::eax);
+    }
+  }
+
+  void emit_compare_swap(const Inst& inst) {
+    const bool wide = inst.access() == ir::Access::kI64;
+    const x86::Mem at = atomic_location(inst, false);
+    move(x86::rax, inst.operands[1]);
+    const x86::Gp next = use(inst.operands[2], x86::rdx);
+    may_fault(inst);
+    a_.lock().cmpxchg(at, wide ? x86::Gp(next) : x86::Gp(next.r32()));
+    a_.sete(x86::al);
+    a_.movzx(x86::eax, x86::al);
+    a_.mov(destination(), x86::rax);
+  }
+
   void emit_load(const Inst& inst) {
+    if (o_.flat_memory) {
+      const x86::Mem at = flat(inst);
+      if (inst.type != Type::kI64) {
+        const x86::Xmm d = destination_xmm();
+        may_fault(inst);
+        return load_from(at, d, inst.access());
+      }
+      const x86::Gp d = destination();
+      may_fault(inst);
+      return load_from(at, d, inst.access());
+    }
     const Label slow = a_.newLabel();
     const Label done = a_.newLabel();
     // What making room for the destination emits must come before the way to the slow path branches off.
@@ -1080,14 +1403,10 @@ class Compiler::Emission {
     if (floating) {
       const x86::Xmm d = destination_xmm();
       const auto saved = live_xmms();
-      emit_lookup(inst, base, o_.tlb_read, slow);
-      if (inst.type == Type::kF64) {
-        a_.movsd(d, at);
-      } else {
-        a_.movss(d, at);
-      }
+      emit_lookup(inst.access(), inst.imm, base, o_.tlb_read, slow);
+      load_from(at, d, inst.access());
       a_.bind(done);
-      cold_.push_back([=, this] {
+      later([=, this] {
         a_.bind(slow);
         call_slow(inst, o_.read, saved);
         a_.movq(d, x86::rax);
@@ -1097,18 +1416,10 @@ class Compiler::Emission {
     }
     const x86::Gp d = destination();
     const auto saved = live_xmms();
-    emit_lookup(inst, base, o_.tlb_read, slow);
-    switch (inst.access()) {
-      case ir::Access::kI8: a_.movsx(d, x86::byte_ptr(x86::rax, x86::rcx)); break;
-      case ir::Access::kU8: a_.movzx(d.r32(), x86::byte_ptr(x86::rax, x86::rcx)); break;
-      case ir::Access::kI16: a_.movsx(d, x86::word_ptr(x86::rax, x86::rcx)); break;
-      case ir::Access::kU16: a_.movzx(d.r32(), x86::word_ptr(x86::rax, x86::rcx)); break;
-      case ir::Access::kI32: a_.movsxd(d, x86::dword_ptr(x86::rax, x86::rcx)); break;
-      case ir::Access::kU32: a_.mov(d.r32(), x86::dword_ptr(x86::rax, x86::rcx)); break;
-      default: a_.mov(d, x86::qword_ptr(x86::rax, x86::rcx)); break;
-    }
+    emit_lookup(inst.access(), inst.imm, base, o_.tlb_read, slow);
+    load_from(at, d, inst.access());
     a_.bind(done);
-    cold_.push_back([=, this] {
+    later([=, this] {
       a_.bind(slow);
       call_slow(inst, o_.read, saved);
       if (d != x86::rax) a_.mov(d, x86::rax);
@@ -1117,37 +1428,40 @@ class Compiler::Emission {
   }
 
   void emit_store(const Inst& inst) {
+    if (o_.flat_memory) {
+      const x86::Mem at = flat(inst);
+      const Value value = inst.operands[1];
+      if (block_->insts[value].type != Type::kI64) {
+        const x86::Xmm from = use_xmm(value, x86::xmm0);
+        may_fault(inst);
+        return store_to(at, from, inst.access());
+      }
+      const x86::Gp from = use(value, x86::rdx);
+      may_fault(inst);
+      return store_to(at, from, inst.access());
+    }
     const Label slow = a_.newLabel();
     const Label done = a_.newLabel();
-    emit_lookup(inst, use(inst.operands[0], x86::rax), o_.tlb_write, slow);
+    emit_lookup(inst.access(), inst.imm, use(inst.operands[0], x86::rax), o_.tlb_write, slow);
+    const x86::Mem at = x86::ptr(x86::rax, x86::rcx);
     const Value value = inst.operands[1];
-    const bool floating = block_.insts[value].type != Type::kI64;
+    const bool floating = block_->insts[value].type != Type::kI64;
     const auto saved = live_xmms();
     const Where where = where_[value];
     if (floating) {
-      const x86::Xmm from = use_xmm(value, x86::xmm0);
-      if (inst.access() == ir::Access::kF64) {
-        a_.movsd(x86::ptr(x86::rax, x86::rcx), from);
-      } else {
-        a_.movss(x86::ptr(x86::rax, x86::rcx), from);
-      }
+      store_to(at, use_xmm(value, x86::xmm0), inst.access());
     } else {
-      const x86::Gp from = use(value, x86::rdx);
-      switch (ir::bytes_of(inst.access())) {
-        case 1: a_.mov(x86::byte_ptr(x86::rax, x86::rcx), from.r8()); break;
-        case 2: a_.mov(x86::word_ptr(x86::rax, x86::rcx), from.r16()); break;
-        case 4: a_.mov(x86::dword_ptr(x86::rax, x86::rcx), from.r32()); break;
-        default: a_.mov(x86::qword_ptr(x86::rax, x86::rcx), from); break;
-      }
+      store_to(at, use(value, x86::rdx), inst.access());
     }
     a_.bind(done);
-    cold_.push_back([=, this] {
+    later([=, this] {
       a_.bind(slow);
       // The value is still where it was: nothing has been emitted since.
       switch (where.kind) {
         case Kind::kRegister: a_.mov(x86::rcx, kValues[where.index]); break;
         case Kind::kPinned: a_.mov(x86::rcx, kPinned[where.index]); break;
         case Kind::kXmm: a_.movq(x86::rcx, x86::xmm(where.index)); break;
+        case Kind::kPinnedXmm: a_.movq(x86::rcx, pinned_xmm(where.index)); break;
         case Kind::kSlot: a_.mov(x86::rcx, slot(where.index)); break;
         default: load_constant(x86::rcx, constant(value)); break;
       }
@@ -1161,7 +1475,7 @@ class Compiler::Emission {
   void emit_float(const Inst& inst) {
     const Value a = inst.operands[0];
     const Value b = inst.operands[1];
-    const Type source = a != ir::kNone ? block_.insts[a].type : Type::kVoid;
+    const Type source = a != ir::kNone ? block_->insts[a].type : Type::kVoid;
     const bool wide = inst.type == Type::kF64;
     switch (inst.op) {
       case Op::kFadd:
@@ -1170,6 +1484,16 @@ class Compiler::Emission {
       case Op::kFdiv: {
         const x86::Xmm left = use_xmm(a, x86::xmm0);
         const x86::Xmm right = use_xmm(b, x86::xmm1);
+        if (features_.avx) {
+          const x86::Xmm d = destination_xmm();
+          switch (inst.op) {
+            case Op::kFadd: wide ? a_.vaddsd(d, left, right) : a_.vaddss(d, left, right); break;
+            case Op::kFsub: wide ? a_.vsubsd(d, left, right) : a_.vsubss(d, left, right); break;
+            case Op::kFmul: wide ? a_.vmulsd(d, left, right) : a_.vmulss(d, left, right); break;
+            default: wide ? a_.vdivsd(d, left, right) : a_.vdivss(d, left, right); break;
+          }
+          return;
+        }
         if (left != x86::xmm0) a_.movaps(x86::xmm0, left);
         const x86::Xmm d = x86::xmm0;
         switch (inst.op) {
@@ -1192,8 +1516,7 @@ class Compiler::Emission {
         if (left != x86::xmm0) a_.movaps(x86::xmm0, left);
         const x86::Xmm right = use_xmm(b, x86::xmm1);
         const x86::Xmm d = destination_xmm();
-        // The destination is fresh: no operand lives there.
-        const x86::Xmm addend = use_xmm(inst.operands[2], d);
+        const x86::Xmm addend = use_xmm(inst.operands[2], d == right ? x86::xmm1 : d);
         wide ? a_.vfmadd213sd(x86::xmm0, right, addend) : a_.vfmadd213ss(x86::xmm0, right, addend);
         a_.movaps(d, x86::xmm0);
         return;
@@ -1300,7 +1623,7 @@ class Compiler::Emission {
         const Label done = a_.newLabel();
         a_.jp(nan);
         a_.bind(done);
-        cold_.push_back([=, this] {
+        later([=, this] {
           a_.bind(nan);
           a_.mov(x86::rax, wide ? 0x7ff8000000000000 : 0x7fc00000);
           a_.movq(d, x86::rax);
@@ -1313,13 +1636,7 @@ class Compiler::Emission {
         const x86::Xmm d = destination_xmm();
         a_.movaps(d, from);
         wide ? a_.ucomisd(d, d) : a_.ucomiss(d, d);
-        const Label nan = a_.newLabel();
-        a_.jp(nan);
-        cold_.push_back([=, this, origin = inst.origin] {
-          a_.bind(nan);
-          refund(origin);
-          leave(ExitReason::kStep, block_.origins[origin].offset);
-        });
+        a_.jp(leave_by_step(inst));
         return;
       }
       default: assert(false && "an operation without a translation");
@@ -1328,15 +1645,22 @@ class Compiler::Emission {
 
   const StateOffsets& o_;
   const HostFeatures& features_;
-  const ir::Block& block_;
-  const unsigned page_offset_;
+  const Pins& pins_;
+  const std::span<const RegionBlock> parts_;
+  const bool region_;
+  const unsigned last_value_xmm_;
+  std::size_t part_ = 0;  // the one being emitted, with its block and offset
+  const ir::Block* block_ = nullptr;
+  unsigned page_offset_ = 0;
   const std::uint32_t first_site_;
 
   CodeHolder code_;
   x86::Assembler a_;
-  Label start_;
-  std::vector<std::function<void()>> cold_;
+  std::vector<Label> labels_;  // of the parts
+  Label spill_, fill_, unpin_;
+  std::vector<Cold> cold_;
   std::vector<Link> links_;
+  std::vector<FaultPoint> fault_points_;
 
   std::size_t now_ = 0;
   std::vector<std::uint32_t> last_use_;
@@ -1356,7 +1680,12 @@ class Compiler::Emission {
 };
 
 EmittedCode Compiler::compile(const ir::Block& block, unsigned page_offset, std::uint32_t first_site) {
-  return Emission(offsets_, features_, block, page_offset, first_site).run();
+  const RegionBlock part{block, page_offset};
+  return Emission(offsets_, features_, Pins{offsets_.pinned, {}}, {&part, 1}, false, first_site).run();
+}
+
+EmittedCode Compiler::compile_region(std::span<const RegionBlock> blocks, const Pins& pins, std::uint32_t first_site) {
+  return Emission(offsets_, features_, pins, blocks, true, first_site).run();
 }
 
 }  // namespace doppel::x64

@@ -6,6 +6,7 @@
 // relative jumps that the code cache patches.
 #pragma once
 
+#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <span>
@@ -27,14 +28,37 @@ struct HostFeatures {
   static HostFeatures detect();
 };
 
+// A stub that keeps the guest registers that all blocks pin, and one for regions, which keep their own.
+struct StubOffsets {
+  std::uint32_t full, bare;
+};
+
 // Byte offsets in the guest's flat state and in the tables that it points to.
 struct StateOffsets {
   std::uint32_t pc;
-  std::uint32_t page, tlb, code, exit, read, write, step, budget, exit_reason, exit_site;  // of isa::CodeFrame
+  std::uint32_t page, tlb, code, exit, budget, exit_reason, exit_site;  // of isa::CodeFrame
+  StubOffsets read, write, step;                                        // likewise
   std::uint32_t tlb_read, tlb_write, tlb_fetch;  // arrays of {tag, addend or page object} in the TLB
   std::uint32_t tlb_entries;                     // of each array; a power of two
   std::uint32_t page_entries;  // in a page object: a 32-bit code offset for each halfword of the page
   std::vector<std::uint32_t> pinned;             // state offsets of the registers to keep in host registers
+  // Where the guest's registers are: the first ones' offsets, 8 bytes each. Regions choose pins among them.
+  std::uint32_t integer_registers, integer_count, floating_registers, floating_count;
+  // Guest memory is one piece of host memory at the GS segment's base; the host's page tables check accesses, and
+  // EmittedCode::fault_points say what a host fault means. Otherwise there is a software TLB.
+  bool flat_memory = false;
+};
+
+// The state offsets of guest registers that code keeps in host registers.
+struct Pins {
+  std::vector<std::uint32_t> integer;   // at most kPinnedRegisters
+  std::vector<std::uint32_t> floating;  // at most kPinnedFloatingRegisters; 64 bits wide
+};
+
+// A block of a region. All lie in one guest page.
+struct RegionBlock {
+  const ir::Block& block;
+  unsigned page_offset;
 };
 
 // A jump that the code cache may direct to its target once that is translated.
@@ -43,9 +67,16 @@ struct Link {
   std::int32_t target;   // guest offset in bytes from the block's start
 };
 
+// With flat memory: a host instruction that accesses guest memory.
+struct FaultPoint {
+  std::uint32_t at;      // offset in the code
+  std::uint32_t access;  // pack_slow_access()
+};
+
 struct EmittedCode {
   std::vector<std::byte> bytes;
   std::vector<Link> links;
+  std::vector<FaultPoint> fault_points;  // by offset
 };
 
 // Why translated code came back; in the state's exit_reason.
@@ -59,11 +90,19 @@ enum class ExitReason : std::uint64_t {
 
 // How many state offsets can be pinned.
 inline constexpr unsigned kPinnedRegisters = 7;
+// And how many floating-point registers, in regions.
+inline constexpr unsigned kPinnedFloatingRegisters = 10;
+// Which host registers (in the numbering of the instruction set, which the kernel's signal frames do not share)
+// hold them, and the budget: what a handler of a host fault in translated code finds there.
+inline constexpr std::array<unsigned, kPinnedRegisters> kPinnedNumbers{9, 10, 11, 12, 13, 14, 3};
+inline constexpr unsigned kBudgetNumber = 15;
 
 // The stubs that all blocks share, in one piece of code: `enter` is called as void(state, code).
 struct Stubs {
   std::vector<std::byte> bytes;
-  std::uint32_t enter, exit, read, write, step;
+  std::uint32_t enter, exit;
+  StubOffsets read, write, step;
+  std::uint32_t leave;  // the rest of `exit`, for when the pinned registers are in the state already
 };
 
 // What slow accesses and steps call, with the state, the guest address, the value to store and the packed
@@ -93,6 +132,8 @@ class Compiler {
   Compiler(const StateOffsets& offsets, const HostFeatures& features);
   ~Compiler();
 
+  const StateOffsets& offsets() const { return offsets_; }
+
   // What an empty entry of a page leads to: back to the dispatcher, pc being in the state.
   std::vector<std::byte> make_entry_miss() const;
   Stubs make_stubs(SlowHelper read, SlowHelper write, SlowHelper step);
@@ -100,6 +141,10 @@ class Compiler {
   // Compiles `block`, which starts at `page_offset` of its guest page. Its links are numbered from
   // `first_site` in the order of EmittedCode::links.
   EmittedCode compile(const ir::Block& block, unsigned page_offset, std::uint32_t first_site);
+
+  // Compiles blocks together: jumps among them are direct, and they keep `pins` in host registers instead of the
+  // ones that all other code agrees on. Entered at the first block.
+  EmittedCode compile_region(std::span<const RegionBlock> blocks, const Pins& pins, std::uint32_t first_site);
 
  private:
   class Emission;

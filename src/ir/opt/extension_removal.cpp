@@ -52,6 +52,7 @@ class Widths {
         return {64 - static_cast<unsigned>(std::countl_zero(static_cast<std::uint64_t>(inst.imm))),
                 64 - static_cast<unsigned>(__builtin_clrsbll(inst.imm))};
       case Op::kLoad: return of_load(inst.access());
+      case Op::kAtomic: return sign_extended(8 * bytes_of(inst.access()));
       case Op::kAdd32:
       case Op::kSub32:
       case Op::kMul32:

@@ -13,9 +13,12 @@ struct CodeFrame {
   const std::byte* code = nullptr;   // base of the code memory that block entries are relative to
   // Entry points that blocks reach through memory, which keeps their own code position-independent.
   const void* exit = nullptr;        // leaves to the dispatcher
-  const void* read = nullptr;        // slow load and store
-  const void* write = nullptr;
-  const void* step = nullptr;        // runs one instruction in the interpreter
+  struct Stub {
+    const void* full = nullptr;
+    const void* bare = nullptr;      // for regions
+  };
+  Stub read, write;                  // slow load and store
+  Stub step;                         // runs one instruction in the interpreter
   std::int64_t budget = 0;           // guest instructions that may still run; in a register while code runs
   std::uint64_t exit_reason = 0;     // an x64::ExitReason, set on leaving
   std::uint64_t exit_site = 0;       // which link, for kLink

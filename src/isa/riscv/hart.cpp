@@ -284,6 +284,7 @@ void Hart::enter_handler(std::uint64_t cause, std::uint64_t value, std::uint64_t
   const std::uint64_t code = cause | (interrupt ? std::uint64_t{1} << 63 : 0);
   std::uint64_t& status = state_.mstatus;
   std::uint64_t vector = 0;
+  state_.reservation = HartState::kNoReservation;
   if (to_supervisor) {
     state_.scause = code;
     state_.sepc = epc;

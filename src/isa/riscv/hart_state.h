@@ -26,11 +26,14 @@ struct HartState {
   std::uint8_t frm = 0;
   Privilege privilege = Privilege::kMachine;
 
-  // LR/SC: which host location is reserved, and the value that LR saw there. Not part of the saved state:
-  // a reservation may be lost at any time.
+  // LR/SC: the guest-virtual address that is reserved, with its width, and the value that LR saw there. Not
+  // part of the saved state: a reservation may be lost at any time, and every trap loses it.
   std::uint64_t reservation = kNoReservation;
   std::uint64_t reserved_value = 0;
   static constexpr std::uint64_t kNoReservation = ~std::uint64_t{0};
+  // Addresses are aligned, so that a low bit is free for the width.
+  template <class T>
+  static constexpr std::uint64_t reservation_width() { return sizeof(T) == 8 ? 1 : 0; }
 
   // Machine-level CSRs.
   std::uint64_t mstatus = 0;  // holds sstatus; SD is computed on reading

@@ -116,7 +116,7 @@ class Step {
       return;
     }
     const T value = std::atomic_ref<T>(*reinterpret_cast<T*>(host)).load(std::memory_order_seq_cst);
-    state_.reservation = reservation_of<T>(host);
+    state_.reservation = gva | HartState::reservation_width<T>();
     state_.reserved_value = extend(value);
     state_.x[rd] = extend(value);
   }
@@ -130,7 +130,7 @@ class Step {
       return;
     }
     bool stored = false;
-    if (state_.reservation == reservation_of<T>(host)) {
+    if (state_.reservation == (gva | HartState::reservation_width<T>())) {
       T expected = static_cast<T>(state_.reserved_value);
       stored = std::atomic_ref<T>(*reinterpret_cast<T*>(host)).compare_exchange_strong(expected, static_cast<T>(value));
     }
@@ -379,12 +379,6 @@ class Step {
         return apply([=](T old) { return static_cast<T>(std::max(static_cast<U>(old), static_cast<U>(operand))); });
     }
     return T{};
-  }
-
-  // Names a location and a width; addresses are aligned, so the low bits are free for the width.
-  template <class T>
-  static u64 reservation_of(const std::byte* host) {
-    return reinterpret_cast<std::uintptr_t>(host) | (sizeof(T) == 8 ? 1 : 0);
   }
 
   template <class F>

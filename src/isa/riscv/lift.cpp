@@ -170,6 +170,7 @@ class LiftMachine {
     floating_open_ = true;
     const ir::Value gate = b_.get(Type::kI64, offsetof(HartState, floating_gate));
     step_if(gate);
+    if (options_.user_only) return;
     const ir::Value status = b_.get(Type::kI64, offsetof(HartState, mstatus));
     b_.set(offsetof(HartState, mstatus), b_.emit(Op::kOr, Type::kI64, status, b_.constant(mstatus::kFsDirty)));
   }
@@ -233,6 +234,32 @@ class LiftMachine {
     }
   }
 
+  template <class T>
+  void amo(unsigned rd, const Word& address, const Word& operand, Amo op, As<T>) {
+    static constexpr std::array<ir::AtomicOp, 9> kOps{
+        ir::AtomicOp::kSwap, ir::AtomicOp::kAdd, ir::AtomicOp::kXor,  ir::AtomicOp::kAnd, ir::AtomicOp::kOr,
+        ir::AtomicOp::kMin,  ir::AtomicOp::kMax, ir::AtomicOp::kMinu, ir::AtomicOp::kMaxu};
+    set_x(rd, atomic<T>(kOps[static_cast<unsigned>(op)], address, operand));
+  }
+  template <class T>
+  void load_reserved(unsigned rd, const Word& address, As<T>) {
+    const Word value = atomic<T>(ir::AtomicOp::kLoad, address, Word(u64{0}));
+    b_.set(offsetof(HartState, reservation), (address | Word(HartState::reservation_width<T>())).in(b_));
+    b_.set(offsetof(HartState, reserved_value), value.in(b_));
+    set_x(rd, value);
+  }
+  // A lost reservation is the interpreter's.
+  template <class T>
+  void store_conditional(unsigned rd, const Word& address, const Word& value, As<T>) {
+    const Word reservation{b_, b_.get(Type::kI64, offsetof(HartState, reservation))};
+    step_if(ne(reservation, address | Word(HartState::reservation_width<T>())).in(b_));
+    const ir::Value expected = b_.get(Type::kI64, offsetof(HartState, reserved_value));
+    const ir::Value stored = b_.emit(Op::kCompareSwap, Type::kI64, address.in(b_), expected, value.in(b_), 0,
+                                     static_cast<std::uint8_t>(access_of<T>()));
+    b_.set(offsetof(HartState, reservation), b_.constant(HartState::kNoReservation));
+    set_x(rd, Word(b_, stored) ^ Word(u64{1}));
+  }
+
   void fence(i32 fields) {
     const bool store_load = (fields >> 4 & 0b0101) != 0 && (fields & 0b1010) != 0 && fields >> 8 != 8;
     if (store_load) b_.emit(Op::kFence, Type::kVoid);
@@ -240,9 +267,6 @@ class LiftMachine {
   }
 
   // --- Left to the interpreter.
-  template <class... Anything> void amo(Anything&&...) { step(); }
-  template <class... Anything> void load_reserved(Anything&&...) { step(); }
-  template <class... Anything> void store_conditional(Anything&&...) { step(); }
   template <class... Anything> void cache_block(Anything&&...) { step(); }
   template <class... Anything> void sfence_vma(Anything&&...) { step(); }
   void sfence_inval() { step(); }
@@ -395,6 +419,12 @@ class LiftMachine {
   }
 
  private:
+  template <class T>
+  Word atomic(ir::AtomicOp op, const Word& address, const Word& operand) {
+    const ir::Value at = address.in(b_);
+    return {b_, b_.emit(Op::kAtomic, Type::kI64, at, operand.in(b_), ir::kNone, static_cast<i64>(op),
+                        static_cast<std::uint8_t>(access_of<T>()))};
+  }
   Word address_of(unsigned offset) {
     const ir::Value page = b_.get(Type::kI64, offsetof(HartState, frame) + offsetof(isa::CodeFrame, page));
     return Word{b_, page} + Word(u64{page_offset_} + offset);
@@ -473,15 +503,17 @@ constexpr auto kLifters = []<std::size_t... I>(std::index_sequence<I...>) {
 
 }  // namespace
 
-void Lifter::lift(std::span<const std::byte> page, unsigned offset, ir::Block& block) const {
+void Lifter::lift(std::span<const std::byte> page, unsigned offset, ir::Block& block,
+                  const isa::BlockLimits& limits) const {
+  const unsigned most_branches = limits.at_branches ? 1 : kMostBranches;
   block.insts.clear();
   block.origins.clear();
   ir::Builder builder(block);
   LiftMachine machine(builder, offset, options_);
   unsigned at = offset;
   while (!machine.ended()) {
-    const bool full = block.origins.size() >= kMostInstructions || machine.branches() >= kMostBranches;
-    const bool at_end = at + 2 > page.size();
+    const bool full = block.origins.size() >= kMostInstructions || machine.branches() >= most_branches;
+    const bool at_end = at + 2 > page.size() || (at != offset && limits.heads && limits.heads->test(at / 2));
     if (full || at_end) {
       builder.emit(Op::kExit, Type::kVoid, ir::kNone, ir::kNone, ir::kNone, at - offset);
       break;

@@ -6,6 +6,7 @@
 #include <span>
 
 #include "ir/ir.h"
+#include "isa/common/block_limits.h"
 #include "isa/riscv/decode.h"
 
 namespace doppel::riscv {
@@ -19,6 +20,8 @@ std::uint32_t f(unsigned index);
 // What the back end cannot do is left to the interpreter.
 struct LiftOptions {
   bool fused_multiply_add = true;
+  // User code only: floating point is always on, and nobody asks whether it was used.
+  bool user_only = false;
 };
 
 class Lifter {
@@ -28,7 +31,8 @@ class Lifter {
   // Lifts the superblock at `offset` (even, in bytes) of a page whose content is `page`: instructions up to
   // the first that ends a block, the page's end, or the limits below. It goes on past conditional branches,
   // which become side exits. The block is position-independent: it finds its virtual page in the state.
-  void lift(std::span<const std::byte> page, unsigned offset, ir::Block& block) const;
+  void lift(std::span<const std::byte> page, unsigned offset, ir::Block& block,
+            const isa::BlockLimits& limits = {}) const;
 
   static constexpr unsigned kMostInstructions = 64;
   static constexpr unsigned kMostBranches = 6;

@@ -1,0 +1,114 @@
+#include "translator/region.h"
+
+#include <algorithm>
+#include <map>
+#include <set>
+
+#include "ir/opt/optimize.h"
+
+namespace doppel {
+namespace {
+
+constexpr std::size_t kMostBlocks = 64;
+constexpr unsigned kMostInstructions = 600;
+
+// Page offsets that the block at `offset` may continue at within its page.
+std::vector<unsigned> successors(const ir::Block& block, unsigned offset) {
+  std::vector<unsigned> found;
+  for (const ir::Inst& inst : block.insts) {
+    if (inst.op != ir::Op::kExit && inst.op != ir::Op::kExitIf) continue;
+    if (static_cast<ir::ExitKind>(inst.detail) == ir::ExitKind::kStep) continue;
+    const std::int64_t target = static_cast<std::int64_t>(offset) + inst.imm;
+    if (target >= 0 && target < static_cast<std::int64_t>(kPageSize)) found.push_back(static_cast<unsigned>(target));
+  }
+  return found;
+}
+
+using Graph = std::map<unsigned, std::vector<unsigned>>;
+
+std::set<unsigned> reachable(const Graph& edges, unsigned from) {
+  std::set<unsigned> seen{from};
+  std::vector<unsigned> open{from};
+  while (!open.empty()) {
+    const auto next = edges.find(open.back());
+    open.pop_back();
+    if (next == edges.end()) continue;
+    for (const unsigned to : next->second) {
+      if (seen.insert(to).second) open.push_back(to);
+    }
+  }
+  return seen;
+}
+
+// The most used of the guest's registers in [first, first + 8 * count).
+std::vector<std::uint32_t> most_used(const std::map<std::uint32_t, std::uint64_t>& uses, std::uint32_t first,
+                                     unsigned count, unsigned most) {
+  std::vector<std::pair<std::uint64_t, std::uint32_t>> ranked;
+  for (const auto& [offset, weight] : uses) {
+    if (offset >= first && offset < first + 8 * count) ranked.push_back({weight, offset});
+  }
+  std::ranges::sort(ranked, std::greater{});
+  if (ranked.size() > most) ranked.resize(most);
+  std::vector<std::uint32_t> chosen;
+  for (const auto& [weight, offset] : ranked) chosen.push_back(offset);
+  return chosen;
+}
+
+}  // namespace
+
+std::optional<Region> form_region(std::span<const std::byte> page, unsigned head, const LiftFunction& lift,
+                                  const x64::StateOffsets& offsets, std::span<const std::uint8_t> heat) {
+  // What is reachable from the head, in basic blocks.
+  Graph forward, backward;
+  isa::PageOffsets heads;
+  std::vector<unsigned> open{head};
+  ir::Block block;
+  while (!open.empty() && forward.size() < kMostBlocks) {
+    const unsigned offset = open.back();
+    open.pop_back();
+    if (forward.contains(offset)) continue;
+    lift(page, offset, {.at_branches = true}, block);
+    heads.set(offset / 2);
+    std::vector<unsigned>& to = forward[offset] = successors(block, offset);
+    for (const unsigned target : to) {
+      heads.set(target / 2);
+      open.insert(open.begin(), target);
+    }
+  }
+  // Again, now that all places are known where one begins.
+  for (auto& [offset, to] : forward) {
+    lift(page, offset, {.at_branches = true, .heads = &heads}, block);
+    to = successors(block, offset);
+    for (const unsigned target : to) backward[target].push_back(offset);
+  }
+  const std::set<unsigned> after = reachable(forward, head);
+  const std::set<unsigned> before = reachable(backward, head);
+  std::vector<unsigned> members;
+  for (const auto& [offset, to] : forward) {
+    if (offset != head && after.contains(offset) && before.contains(offset)) members.push_back(offset);
+  }
+  const bool loops = !members.empty() || std::ranges::find(forward[head], head) != forward[head].end();
+  if (!loops) return std::nullopt;
+  members.insert(members.begin(), head);
+
+  Region region;
+  std::map<std::uint32_t, std::uint64_t> uses;  // of state offsets, by weight
+  for (const unsigned offset : members) {
+    ir::Block& member = region.blocks.emplace_back();
+    lift(page, offset, {.at_branches = true, .heads = &heads}, member);
+    ir::optimize(member);
+    region.instructions += static_cast<unsigned>(member.origins.size());
+    if (region.instructions > kMostInstructions) return std::nullopt;
+    const unsigned weight = 1 + 4u * heat[offset / 2];
+    region.parts.push_back({member, offset});
+    for (const ir::Inst& inst : member.insts) {
+      if (inst.op == ir::Op::kGet || inst.op == ir::Op::kSet) uses[static_cast<std::uint32_t>(inst.imm)] += weight;
+    }
+  }
+  region.pins.integer = most_used(uses, offsets.integer_registers, offsets.integer_count, x64::kPinnedRegisters);
+  region.pins.floating =
+      most_used(uses, offsets.floating_registers, offsets.floating_count, x64::kPinnedFloatingRegisters);
+  return region;
+}
+
+}  // namespace doppel
