@@ -9,12 +9,12 @@ _doppel() {
     fi
     case $previous in
     --firmware) mapfile -t COMPREPLY < <(compgen -f -W 'builtin none' -- "$current") ;;
-    --kernel | --initrd | --dtb | --disk | --log) mapfile -t COMPREPLY < <(compgen -f -- "$current") ;;
+    --kernel | --initrd | --dtb | --disk | --gdb | --log) mapfile -t COMPREPLY < <(compgen -f -- "$current") ;;
     --net) mapfile -t COMPREPLY < <(compgen -W 'user none' -- "$current") ;;
     --console | --virtio-console) mapfile -t COMPREPLY < <(compgen -W 'stdio none file= unix=' -- "$current") ;;
     --engine) mapfile -t COMPREPLY < <(compgen -W 'translate interpret' -- "$current") ;;
     --log-level) mapfile -t COMPREPLY < <(compgen -W 'debug info warning error off' -- "$current") ;;
-    --name | --memory | --harts | --append | --gdb | --timeout | --trace) ;;
+    --name | --memory | --harts | --append | --timeout | --trace) ;;
     *)
         case $current in
         -*) mapfile -t COMPREPLY < <(compgen -W '--help --name --memory --harts --kernel --initrd --append --dtb

@@ -107,6 +107,12 @@ Result<void> apply_engine(BootOptions& options, const std::string& value) {
   return fail("--engine: '{}' is none of interpret, translate, kvm", value);
 }
 
+Result<void> apply_gdb(BootOptions& options, const std::string& value) {
+  if (value.empty()) return fail("--gdb: a port or the path of a socket is missing");
+  options.gdb = value;
+  return {};
+}
+
 Result<void> apply_timeout(BootOptions& options, const std::string& value) {
   const auto seconds = parse_number("timeout", value);
   if (!seconds) return std::unexpected(seconds.error());
@@ -179,8 +185,8 @@ constexpr std::array kOptions{
     Option{"virtio-console", "WHERE", kValue, false,
            "A virtio console (hvc0 in Linux) with its far end there, as for --console", apply_virtio_console},
     Option{"engine", "NAME", kValue, false, "What runs the guest's code: translate (default) or interpret", apply_engine},
-    Option{"gdb", "PORT|PATH", kValue, false, "Wait for gdb (not available yet)",
-           [](BootOptions&, const std::string& value) { return unavailable("gdb", value); }},
+    Option{"gdb", "PORT|PATH", kValue, false, "Wait for gdb at a port of 127.0.0.1 or a socket, and obey it",
+           apply_gdb},
     Option{"timeout", "SECONDS", kValue, false, "Stop the machine after this time and exit 124", apply_timeout},
     Option{"stats", "FILE", kOptionalValue, false, "At the end, statistics as JSON to stderr or FILE", apply_stats},
     Option{"trace", "WHAT[,...]", kValue, false, "Trace to the log (not available yet)", apply_trace},

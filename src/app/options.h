@@ -24,6 +24,7 @@ struct BootOptions {
     return console.kind == ConsoleChoice::Kind::kStdio ||
            (virtio_console && virtio_console->kind == ConsoleChoice::Kind::kStdio);
   }
+  std::string gdb;  // where to wait for it; empty: nowhere
   std::optional<std::chrono::duration<double>> timeout;
   bool statistics = false;
   std::string statistics_path;  // empty: stderr

@@ -11,6 +11,7 @@
 #include <nlohmann/json.hpp>
 
 #include "app/terminal.h"
+#include "debug/gdb_server.h"
 #include "machine/riscv/virt.h"
 
 namespace doppel {
@@ -154,6 +155,13 @@ int run_boot(const BootOptions& options) {
   }
   const auto timer = loop.make_timer([&] { stop(kExitTimeout); });
 
+  std::unique_ptr<debug::GdbServer> gdb;
+  if (!options.gdb.empty()) {
+    auto listening = debug::GdbServer::listen(loop, options.gdb);
+    if (!listening) return refuse(listening.error());
+    gdb = std::move(*listening);
+  }
+
   std::optional<RawTerminal> terminal;
   Totals totals;
   const auto began = HostTime::clock::now();
@@ -175,11 +183,18 @@ int run_boot(const BootOptions& options) {
       using Duration = HostTime::duration;
       if (options.timeout) timer->arm(began + std::chrono::duration_cast<Duration>(*options.timeout));
     }
+    std::unique_ptr<debug::Target> target;
+    // Not from within a packet: the machine ends when the debugger has its answer.
+    if (gdb) target = machine->debug_target([&] { loop.post([&] { stop(128 + SIGKILL); }); });
     machine->start();
+    if (gdb) gdb->attach(*target);
     loop.run();
+    if (gdb) gdb->release_target();
+    target.reset();
     totals.add(machine->statistics());
     machine.reset();
     if (forced_status || outcome.kind != Outcome::Kind::kReset) {
+      if (gdb) gdb->ended(static_cast<unsigned>(forced_status.value_or(outcome.code)) & 0xff);
       console->reset();  // the guest's last words come before ours
       virtio_console.reset();
       terminal.reset();

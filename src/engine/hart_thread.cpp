@@ -55,6 +55,12 @@ void HartThread::pause() {
   changed_.wait(lock, [this] { return paused_ || stopping_ || !thread_.joinable(); });
 }
 
+void HartThread::request_pause() {
+  const std::lock_guard lock(mutex_);
+  pause_requested_ = true;
+  hart_.request_stop();
+}
+
 void HartThread::resume() {
   {
     const std::lock_guard lock(mutex_);
@@ -75,7 +81,7 @@ void HartThread::stop() {
 
 void HartThread::main() {
   for (;;) {
-    switch (engine_->run(~std::uint64_t{0} >> 2)) {
+    switch (drive ? drive(*engine_) : engine_->run(kUnlimited)) {
       case riscv::Exit::kBudget: break;
       case riscv::Exit::kWaitForInterrupt: hart_.wait_for_interrupt(); break;
       case riscv::Exit::kParked: hart_.wait_while_parked(); break;

@@ -3,6 +3,7 @@
 
 #include <atomic>
 #include <condition_variable>
+#include <functional>
 #include <mutex>
 #include <thread>
 
@@ -17,6 +18,9 @@ enum class EngineKind { kInterpret, kTranslate };
 // memory.
 Result<std::unique_ptr<Engine>> make_engine(EngineKind kind, riscv::Hart& hart);
 
+// A budget that no hart uses up.
+inline constexpr std::uint64_t kUnlimited = ~std::uint64_t{0} >> 2;
+
 class HartThread {
  public:
   HartThread(riscv::Hart& hart, std::unique_ptr<Engine> engine);
@@ -25,9 +29,14 @@ class HartThread {
   void start();   // begins running guest code; call once
   void pause();   // returns when the hart runs no guest code any more
   void resume();
+  void request_pause();  // as pause(), without waiting; also for the hart's own thread
   void stop();    // for good; returns when the thread has ended
 
   const Engine& engine() const { return *engine_; }
+
+  // Runs the engine in place of the thread, which goes by the returned reason: a debugger's. Changed only while the
+  // hart is paused, or not started yet.
+  std::function<riscv::Exit(Engine&)> drive;
 
  private:
   void main();

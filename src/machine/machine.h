@@ -14,6 +14,7 @@
 
 #include "base/event_loop.h"
 #include "base/result.h"
+#include "debug/debug_target.h"
 #include "device/console_backend.h"
 #include "engine/engine.h"
 #include "network/network.h"
@@ -83,6 +84,10 @@ class Machine {
   virtual void resume() = 0;
   // Ends the machine as if the guest had, for signals and time limits.
   virtual void stop() = 0;
+
+  // For a debugger, before start(): the machine as its target, which must go before the machine does. The machine
+  // starts with its harts and its time standing still, and is the target's to resume; `kill` asks for its end.
+  virtual std::unique_ptr<debug::Target> debug_target(std::function<void()> kill) = 0;
 
   virtual MachineStatistics statistics() const = 0;
 };

@@ -155,7 +155,6 @@ TEST_F(OptionsTest, FilesThatSayTooMuch) {
 // What is not possible yet is said, not ignored.
 TEST_F(OptionsTest, RefusesWhatIsNotThereYet) {
   for (const auto& arguments : std::vector<std::vector<const char*>>{{"--engine", "kvm"},
-                                                                     {"--gdb", "1234"},
                                                                      {"--trace", "exec"},
                                                                      {"--perf-map"},
                                                                      {"--net", "tap=t0"},

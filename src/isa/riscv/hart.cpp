@@ -236,6 +236,7 @@ std::optional<Exit> Hart::serve_attention() {
   if ((why & kFences) != 0) serve_fences();
   if ((why & kStopRequest) != 0) return Exit::kStop;
   if (parked()) return Exit::kParked;
+  if (hold_interrupts) return std::nullopt;
   state_.interrupt_waiting = pending_interrupts() & state_.mie;
   if (const std::optional<Interrupt> interrupt = deliverable_interrupt()) {
     ++statistics_.interrupts[static_cast<unsigned>(*interrupt)];
@@ -273,6 +274,10 @@ void Hart::recheck_interrupts() {
 }
 
 void Hart::take_trap(Trap trap, std::uint64_t epc) {
+  if (trap.cause == Exception::kBreakpoint && on_breakpoint && on_breakpoint(epc)) {
+    state_.pc = epc;
+    return;
+  }
   const unsigned cause = static_cast<unsigned>(trap.cause);
   ++statistics_.exceptions[cause];
   const bool to_supervisor = state_.privilege != Privilege::kMachine && bit(state_.medeleg, cause);

@@ -131,6 +131,14 @@ class Hart {
   void wait_while_parked();
   void arm_supervisor_timer();  // after stimecmp or menvcfg.STCE changed
 
+  // --- For a debugger, which changes these while the hart runs nothing.
+
+  // Looks at an EBREAK at `epc` before it traps. True: the debugger put it there, and has asked for a stop; pc stays
+  // at it, and nothing happened.
+  std::function<bool(std::uint64_t epc)> on_breakpoint;
+  // Interrupts are not taken. After it falls, wake() makes the hart look at what came meanwhile.
+  bool hold_interrupts = false;
+
   // HSM: a parked hart runs nothing until start(), which any thread may call: then the hart's own thread enters
   // S-mode as enter_supervisor() does. A hart may be started before its thread has come to rest.
   void park();

@@ -283,6 +283,26 @@ std::expected<GuestPhysical, Trap> Mmu::translate(std::uint64_t gva, Access acce
   return found->gpa;
 }
 
+std::optional<GuestPhysical> Mmu::look_up(std::uint64_t gva) const {
+  const HartState& state = hart_.state();
+  const unsigned mode = static_cast<unsigned>(bits(state.satp, 63, 60));
+  if (state.privilege == Privilege::kMachine || mode == kBare) return GuestPhysical{gva};
+  const unsigned levels = 3 + (mode - kSv39);
+  if (sign_extend(gva, 12 + 9 * levels) != gva) return std::nullopt;
+  GuestPhysical table{bits(state.satp, 43, 0) << kPageShift};
+  for (unsigned level = levels; level-- > 0;) {
+    const auto value = hart_.env().memory.load<std::uint64_t>(table + bits(gva, 20 + 9 * level, 12 + 9 * level) * 8);
+    if (!value || (*value & pte::kV) == 0) return std::nullopt;
+    table = {bits(*value, 53, 10) << kPageShift};
+    if ((*value & (pte::kR | pte::kX)) == 0) continue;
+    // Svnapot's 64 KiB keep their size in the low bits of the page number.
+    const unsigned offset_bits = (*value & pte::kN) != 0 ? 16 : 12 + 9 * level;
+    const std::uint64_t page_bytes = std::uint64_t{1} << offset_bits;
+    return GuestPhysical{align_down(table.value, page_bytes) | (gva & (page_bytes - 1))};
+  }
+  return std::nullopt;
+}
+
 void Mmu::insert(std::uint64_t gva, GuestPhysical gpa, Access access) {
   const std::uint64_t page = align_down(gva, kPageSize);
   std::byte* host = ram({align_down(gpa.value, kPageSize)}, kPageSize);

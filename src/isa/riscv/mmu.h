@@ -11,6 +11,7 @@
 #include <cstdint>
 #include <expected>
 #include <memory>
+#include <optional>
 
 #include "isa/riscv/trap.h"
 #include "memory/address.h"
@@ -74,6 +75,9 @@ class Mmu {
   // updates them itself (Svadu). `bytes` stay within the page. On success the page is entered in the TLB
   // where that is possible.
   std::expected<GuestPhysical, Trap> translate(std::uint64_t gva, Access access, unsigned bytes);
+
+  // Where `gva` lies for a debugger: in the current mode, whatever the permissions, and without a trace.
+  std::optional<GuestPhysical> look_up(std::uint64_t gva) const;
 
   // The host bytes of RAM at gpa, or nullptr.
   std::byte* ram(GuestPhysical gpa, unsigned bytes) const;

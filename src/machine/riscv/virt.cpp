@@ -18,6 +18,7 @@
 #include "engine/hart_thread.h"
 #include "isa/riscv/hart.h"
 #include "machine/riscv/boot.h"
+#include "machine/riscv/debug_harts.h"
 #include "machine/riscv/device_tree.h"
 #include "machine/riscv/htif.h"
 #include "machine/riscv/sbi.h"
@@ -63,6 +64,7 @@ class VirtBoard final : public Machine {
   void pause() override;
   void resume() override;
   void stop() override { conclude({Outcome::Kind::kStopped}); }
+  std::unique_ptr<debug::Target> debug_target(std::function<void()> kill) override;
   MachineStatistics statistics() const override;
 
  private:
@@ -95,6 +97,7 @@ class VirtBoard final : public Machine {
   // Expires with the machine: what was posted to the loop looks before it calls.
   const std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);
   bool concluded_ = false;
+  bool debugged_ = false;
 
   GuestMemory memory_;
   VirtualClock clock_;
@@ -275,7 +278,7 @@ std::vector<std::byte> VirtBoard::device_tree() const {
 }
 
 void VirtBoard::start() {
-  clock_.resume();
+  if (!debugged_) clock_.resume();
   for (const auto& thread : threads_) thread->start();
 }
 
@@ -312,6 +315,12 @@ void VirtBoard::conclude(Outcome outcome) {
 void VirtBoard::halt() {
   for (const auto& thread : threads_) thread->stop();
   for (VirtioMmio* device : virtio_) device->drain();
+}
+
+std::unique_ptr<debug::Target> VirtBoard::debug_target(std::function<void()> kill) {
+  debugged_ = true;
+  return std::make_unique<DebugHarts>(
+      DebugHartsEnv{hart_pointers_, threads_, memory_, clock_, env_.loop, std::move(kill)});
 }
 
 MachineStatistics VirtBoard::statistics() const {
