@@ -234,7 +234,11 @@ std::optional<Exit> Hart::serve_attention() {
   const std::uint32_t why =
       attention_.fetch_and(~(kInterruptChange | kFences | kWait | kPark), std::memory_order_seq_cst);
   if ((why & kFences) != 0) serve_fences();
-  if ((why & kStopRequest) != 0) return Exit::kStop;
+  if ((why & kStopRequest) != 0) {
+    // Whatever else there was is still to be answered when the hart runs again.
+    attention_.fetch_or((why & (kInterruptChange | kWait)) | (parked() ? kPark : 0), std::memory_order_seq_cst);
+    return Exit::kStop;
+  }
   if (parked()) return Exit::kParked;
   if (hold_interrupts) return std::nullopt;
   state_.interrupt_waiting = pending_interrupts() & state_.mie;

@@ -48,6 +48,40 @@ constexpr RemoteFence kEverything{.instructions = true, .translations = true, .a
 constexpr u64 kCodeOf[] = {kCode, kCode + 0x1000};
 constexpr u64 kDone = kData + 0x8000;  // each hart's flag, 64 bytes apart
 
+// A stop is for a while only: what else asked for attention with it comes after it.
+TEST(Stop, LeavesAParkedHartParked) {
+  TestMachine machine;
+  machine.hart.park();
+  for (unsigned round = 0; round < 3; ++round) {
+    machine.hart.request_stop();
+    EXPECT_EQ(machine.resume(100), Exit::kStop);
+    machine.hart.clear_stop();
+    EXPECT_EQ(machine.resume(100), Exit::kParked);
+    machine.hart.request_stop();
+    EXPECT_EQ(machine.resume(100), Exit::kStop);
+    machine.hart.wait_while_parked();
+    machine.hart.clear_stop();
+  }
+  EXPECT_EQ(machine.resume(100), Exit::kParked);
+}
+
+TEST(Stop, LosesNoInterrupt) {
+  TestMachine machine;
+  machine.load(kCode, std::array<std::uint16_t, 1>{0xa001});  // c.j .
+  machine.hart.on_fence_i();
+  machine.state().pc = kCode;
+  machine.state().mie = mask_of(Interrupt::kMachineExternal);
+  machine.set_status(mstatus::kMie);
+  machine.resume(100);
+  machine.hart.set_interrupt(Interrupt::kMachineExternal, true);
+  machine.hart.request_stop();
+  EXPECT_EQ(machine.resume(100), Exit::kStop);
+  EXPECT_EQ(machine.state().mcause, 0u);
+  machine.hart.clear_stop();
+  machine.resume(100);
+  EXPECT_EQ(machine.state().mcause, u64{1} << 63 | 11);
+}
+
 struct Harts : testing::Test {
   TestMachine first;
   TestMachine second{first};

@@ -39,6 +39,29 @@ INSTANTIATE_TEST_SUITE_P(Modes, Walk, testing::Values(3, 4, 5), [](const auto& l
   return fmt::format("Sv{}", 12 + 9 * levels.param);
 });
 
+TEST_P(Walk, LooksUpForADebuggerWithoutATrace) {
+  const auto looked_up = [&](u64 gva) {
+    const auto gpa = machine.hart.mmu().look_up(gva);
+    return gpa ? mapped(gpa->value) : "nothing";
+  };
+  machine.state().menvcfg |= envcfg::kAdue;
+  tables.map(kPage, kData, pte::kV | pte::kX | pte::kU);  // neither readable nor writable, nor for supervisors
+  const u64 walks = machine.hart.mmu().statistics().walks;
+  EXPECT_EQ(looked_up(kPage + 0xabc), mapped(kData + 0xabc));
+  EXPECT_EQ(looked_up(kPage + 0x1000), "nothing");
+  EXPECT_EQ(looked_up(kPage | u64{1} << 62), "nothing");
+  EXPECT_EQ(machine.hart.mmu().statistics().walks, walks);
+  for (const TlbEntry& entry : machine.hart.mmu().tlb().read) EXPECT_EQ(entry.tag, TlbEntry::kEmpty);
+  for (unsigned level = 1; level < levels; ++level) {
+    const u64 size = u64{4096} << 9 * level;
+    const u64 gva = align_down(kPage + 3 * size, size);
+    tables.map(gva, 0, pte::kAll, level);
+    EXPECT_EQ(looked_up(gva + size - 1), mapped(size - 1));
+  }
+  machine.set_privilege(Privilege::kMachine);
+  EXPECT_EQ(looked_up(kPage), mapped(kPage));
+}
+
 TEST_P(Walk, FindsPagesOfEverySize) {
   for (unsigned level = 0; level < levels; ++level) {
     const u64 size = u64{4096} << 9 * level;
