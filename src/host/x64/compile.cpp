@@ -253,6 +253,7 @@ class Compiler::Emission {
     value_of_.fill(ir::kNone);
     xmm_of_.fill(ir::kNone);
     slot_used_.fill(false);
+    find_groups();
     const unsigned count = static_cast<unsigned>(block_->origins.size());
     a_.bind(labels_[part]);
     a_.sub(kBudget, count);
@@ -1232,6 +1233,116 @@ class Compiler::Emission {
     for (const auto& [xmm, index] : saved) a_.movsd(x86::xmm(xmm), slot(index));
   }
 
+  // --- Several accesses off one base value at near offsets share one TLB check: the first asks whether all their bytes
+  // lie in one page that has an entry, and keeps its addend, or kNoAddend, in a slot.
+
+  struct Group {
+    std::int64_t least, end;  // of the bytes, relative to the base
+    std::size_t first, last;  // instructions
+    unsigned slot = 0;
+  };
+  static constexpr std::uint16_t kNoGroup = 0xffff;
+  static constexpr std::int64_t kGroupBytes = 512;
+  static constexpr int kNoAddend = 1;  // addends are multiples of the page size
+
+  void find_groups() {
+    groups_.clear();
+    group_of_.assign(block_->insts.size(), kNoGroup);
+    if (o_.flat_memory) return;
+    struct Open {
+      Value base;
+      Op op;
+      std::uint16_t group;
+    };
+    std::vector<Open> open;
+    for (std::size_t i = 0; i < block_->insts.size(); ++i) {
+      const Inst& inst = block_->insts[i];
+      // What the interpreter runs may change translations.
+      if (inst.op == Op::kCall) open.clear();
+      if (inst.op != Op::kLoad && inst.op != Op::kStore) continue;
+      const std::int64_t begin = inst.imm;
+      const std::int64_t end = begin + ir::bytes_of(inst.access());
+      const auto known = std::ranges::find_if(
+          open, [&](const Open& o) { return o.base == inst.operands[0] && o.op == inst.op; });
+      if (known != open.end()) {
+        Group& group = groups_[known->group];
+        const std::int64_t least = std::min(group.least, begin);
+        const std::int64_t most = std::max(group.end, end);
+        if (most - least <= kGroupBytes) {
+          group.least = least;
+          group.end = most;
+          group.last = i;
+          group_of_[i] = known->group;
+          continue;
+        }
+        open.erase(known);
+      }
+      const auto number = static_cast<std::uint16_t>(groups_.size());
+      groups_.push_back({begin, end, i, i});
+      group_of_[i] = number;
+      open.push_back({inst.operands[0], inst.op, number});
+    }
+  }
+  // The group of the current instruction, if others share it.
+  Group* group_now() {
+    const std::uint16_t number = group_of_[now_];
+    if (number == kNoGroup || groups_[number].first == groups_[number].last) return nullptr;
+    return &groups_[number];
+  }
+  // Before anything else is put in a slot for the current instruction.
+  void begin_group() {
+    if (Group* group = group_now(); group != nullptr && group->first == now_) group->slot = take_slot();
+  }
+  void end_group() {
+    if (Group* group = group_now(); group != nullptr && group->last == now_) slot_used_[group->slot] = false;
+  }
+
+  // Finds the location of a load or store, [rax + rcx]; jumps to `slow` with the guest address in rax when it has none.
+  x86::Mem locate(const Inst& inst, const x86::Gp& base, std::uint32_t array, const Label& slow) {
+    const x86::Mem at = x86::ptr(x86::rax, x86::rcx);
+    Group* group = group_now();
+    if (group == nullptr) {
+      emit_lookup(inst.access(), inst.imm, base, array, slow);
+      return at;
+    }
+    const Label alone = a_.newLabel();
+    const Label ready = a_.newLabel();
+    const unsigned kept = group->slot;
+    const bool first = group->first == now_;
+    const int beyond = static_cast<int>(inst.imm - group->least);
+    if (first) {
+      a_.lea(x86::rax, x86::ptr(base, static_cast<int>(group->least)));
+      a_.mov(x86::ecx, x86::eax);
+      a_.shr(x86::ecx, 8);
+      a_.and_(x86::ecx, static_cast<int>((o_.tlb_entries - 1) << 4));
+      // Entries of neighbouring pages are in other places: the last byte's tag at the first byte's place says both.
+      a_.lea(x86::rdx, x86::ptr(x86::rax, static_cast<int>(group->end - group->least - 1)));
+      a_.and_(x86::rdx, -4096);
+      a_.add(x86::rcx, state(o_.tlb));
+      a_.cmp(x86::rdx, x86::qword_ptr(x86::rcx, static_cast<int>(array)));
+      a_.jne(alone);
+      a_.mov(x86::rcx, x86::qword_ptr(x86::rcx, static_cast<int>(array) + 8));
+      if (beyond != 0) a_.add(x86::rax, beyond);
+      a_.mov(slot(kept), x86::rcx);
+    } else {
+      a_.mov(x86::rcx, slot(kept));
+      a_.lea(x86::rax, x86::ptr(base, static_cast<int>(inst.imm)));
+      a_.test(x86::cl, kNoAddend);
+      a_.jnz(alone);
+    }
+    a_.bind(ready);
+    later([=, this] {
+      a_.bind(alone);
+      if (first) {
+        a_.mov(slot(kept), kNoAddend);
+        if (beyond != 0) a_.add(x86::rax, beyond);
+      }
+      emit_lookup(inst.access(), 0, x86::rax, array, slow);
+      a_.jmp(ready);
+    });
+    return at;
+  }
+
   // The instruction is left to the interpreter; values that share a pinned register must leave it first.
   void emit_call(const Inst& inst) {
     for (unsigned index = 0; index < pins_.integer.size(); ++index) vacate(index, ir::kNone);
@@ -1396,15 +1507,15 @@ class Compiler::Emission {
     }
     const Label slow = a_.newLabel();
     const Label done = a_.newLabel();
+    begin_group();
     // What making room for the destination emits must come before the way to the slow path branches off.
     const x86::Gp base = use(inst.operands[0], x86::rax);
     const bool floating = inst.type != Type::kI64;
-    const x86::Mem at = x86::ptr(x86::rax, x86::rcx);
     if (floating) {
       const x86::Xmm d = destination_xmm();
       const auto saved = live_xmms();
-      emit_lookup(inst.access(), inst.imm, base, o_.tlb_read, slow);
-      load_from(at, d, inst.access());
+      load_from(locate(inst, base, o_.tlb_read, slow), d, inst.access());
+      end_group();
       a_.bind(done);
       later([=, this] {
         a_.bind(slow);
@@ -1416,8 +1527,8 @@ class Compiler::Emission {
     }
     const x86::Gp d = destination();
     const auto saved = live_xmms();
-    emit_lookup(inst.access(), inst.imm, base, o_.tlb_read, slow);
-    load_from(at, d, inst.access());
+    load_from(locate(inst, base, o_.tlb_read, slow), d, inst.access());
+    end_group();
     a_.bind(done);
     later([=, this] {
       a_.bind(slow);
@@ -1442,8 +1553,9 @@ class Compiler::Emission {
     }
     const Label slow = a_.newLabel();
     const Label done = a_.newLabel();
-    emit_lookup(inst.access(), inst.imm, use(inst.operands[0], x86::rax), o_.tlb_write, slow);
-    const x86::Mem at = x86::ptr(x86::rax, x86::rcx);
+    begin_group();
+    const x86::Mem at = locate(inst, use(inst.operands[0], x86::rax), o_.tlb_write, slow);
+    end_group();
     const Value value = inst.operands[1];
     const bool floating = block_->insts[value].type != Type::kI64;
     const auto saved = live_xmms();
@@ -1673,6 +1785,8 @@ class Compiler::Emission {
     return none;
   }();
   std::array<bool, kSpillSlots> slot_used_{};
+  std::vector<Group> groups_;
+  std::vector<std::uint16_t> group_of_;  // by instruction
   Value fused_ = ir::kNone;
   std::vector<Value> released_;
   bool lent_ = false;           // an operand's register has become the result's

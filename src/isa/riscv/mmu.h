@@ -36,7 +36,7 @@ struct FetchEntry {
 };
 
 struct TlbContext {
-  static constexpr unsigned kEntries = 256;  // of each kind, direct-mapped by virtual page number
+  static constexpr unsigned kEntries = 1024;  // of each kind, direct-mapped by virtual page number
   static unsigned index(std::uint64_t gva) { return (gva >> kPageShift) & (kEntries - 1); }
 
   std::array<TlbEntry, kEntries> read;
