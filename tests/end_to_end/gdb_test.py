@@ -149,6 +149,13 @@ class Gdb(unittest.TestCase):
                  "continue", "p counter > 0", "kill")
         self.shows("SIGINT", "= 1")
 
+    def test_a_reset_goes_on_with_the_same_breakpoints(self):
+        machine = self.boot("--harts", "1")
+        self.gdb("break finish", "set var ending = 0x7777", "continue", "p ending", "continue", "p ending", "delete",
+                 "continue")
+        self.shows("Breakpoint 1, finish", "$1 = 30583", "Breakpoint 1, finish", "$2 = 0", "exited normally")
+        self.assertEqual(machine.wait(SECONDS), 0)
+
     def test_at_a_port(self):
         port = str(free_port())
         machine = self.boot("--harts", "1", where=port)
