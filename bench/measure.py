@@ -6,6 +6,7 @@ import os
 import pathlib
 import re
 import selectors
+import shutil
 import statistics
 import subprocess
 import sys
@@ -22,6 +23,12 @@ LINE = re.compile(r"^(begin|end|failed|kernel) (\w+)(?: ([0-9.]+))?\s*$")
 
 def say(text: str) -> None:
     print(f"bench: {text}", file=sys.stderr, flush=True)
+
+
+def need(*programs: str) -> None:
+    """Ends with a message if a program is not installed."""
+    if missing := [program for program in programs if not shutil.which(program)]:
+        raise SystemExit(f"bench: {', '.join(missing)} not found; README.md in this folder says what to install")
 
 
 def unpack(name: str, codename: str, alias: str, architecture: str, *packages: str) -> pathlib.Path:
