@@ -134,14 +134,24 @@ Result<void> Hart::restore(const StateReader& reader) {
 
 std::uint64_t Hart::pending_interrupts() const {
   std::uint64_t pending = state_.mip | lines_.load(std::memory_order_acquire);
-  if ((state_.menvcfg & envcfg::kStce) != 0) {
-    pending &= ~mask_of(Interrupt::kSupervisorTimer);
-    if (time() >= state_.stimecmp) pending |= mask_of(Interrupt::kSupervisorTimer);
-  }
-  return pending;
+  return (state_.menvcfg & envcfg::kStce) != 0 ? with_timer(pending, supervisor_timer_passed()) : pending;
+}
+
+bool Hart::supervisor_timer_passed() const {
+  return (state_.menvcfg & envcfg::kStce) != 0 && time() >= state_.stimecmp;
 }
 
 void Hart::set_interrupt(Interrupt interrupt, bool level) {
+namespace {
+
+// With Sstc the supervisor timer's bit follows stimecmp alone.
+std::uint64_t with_timer(std::uint64_t pending, bool passed) {
+  const std::uint64_t timer = mask_of(Interrupt::kSupervisorTimer);
+  return passed ? pending | timer : pending & ~timer;
+}
+
+}  // namespace
+
   if (level) {
     const std::uint64_t before = lines_.fetch_or(mask_of(interrupt), std::memory_order_acq_rel);
     if ((before & mask_of(interrupt)) == 0) attend(kInterruptChange);
@@ -242,7 +252,7 @@ std::optional<Exit> Hart::serve_attention() {
   if (parked()) return Exit::kParked;
   if (hold_interrupts) return std::nullopt;
   state_.interrupt_waiting = pending_interrupts() & state_.mie;
-  if (const std::optional<Interrupt> interrupt = deliverable_interrupt()) {
+  if (const std::optional<Interrupt> interrupt = deliverable_interrupt(state_.interrupt_waiting)) {
     ++statistics_.interrupts[static_cast<unsigned>(*interrupt)];
     const bool to_supervisor =
         state_.privilege != Privilege::kMachine && (state_.mideleg & mask_of(*interrupt)) != 0;
@@ -251,10 +261,10 @@ std::optional<Exit> Hart::serve_attention() {
   }
   if ((why & kWait) != 0 && (pending_interrupts() & state_.mie) == 0) return Exit::kWaitForInterrupt;
   return std::nullopt;
+  timer_passed_ = supervisor_timer_passed();
 }
 
-std::optional<Interrupt> Hart::deliverable_interrupt() const {
-  const std::uint64_t enabled = pending_interrupts() & state_.mie;
+std::optional<Interrupt> Hart::deliverable_interrupt(std::uint64_t enabled) const {
   if (enabled == 0) return std::nullopt;
   const bool machine_enabled =
       state_.privilege != Privilege::kMachine || (state_.mstatus & mstatus::kMie) != 0;
@@ -273,8 +283,10 @@ std::optional<Interrupt> Hart::deliverable_interrupt() const {
 }
 
 void Hart::recheck_interrupts() {
-  state_.interrupt_waiting = pending_interrupts() & state_.mie;
-  if (deliverable_interrupt()) attend(kInterruptChange);
+  std::uint64_t pending = state_.mip | lines_.load(std::memory_order_acquire);
+  if ((state_.menvcfg & envcfg::kStce) != 0) pending = with_timer(pending, timer_passed_);
+  state_.interrupt_waiting = pending & state_.mie;
+  if (deliverable_interrupt(state_.interrupt_waiting)) attend(kInterruptChange);
 }
 
 void Hart::take_trap(Trap trap, std::uint64_t epc) {
@@ -282,6 +294,7 @@ void Hart::take_trap(Trap trap, std::uint64_t epc) {
     state_.pc = epc;
     return;
   }
+// Reads no clock, since every return from a trap comes here: once stimecmp passes, wake() makes the hart look.
   const unsigned cause = static_cast<unsigned>(trap.cause);
   ++statistics_.exceptions[cause];
   const bool to_supervisor = state_.privilege != Privilege::kMachine && bit(state_.medeleg, cause);
@@ -408,3 +421,4 @@ void Hart::arm_supervisor_timer() {
 }
 
 }  // namespace doppel::riscv
+  timer_passed_ = supervisor_timer_passed();

@@ -163,7 +163,8 @@ class Hart {
   void serve_fences();
   void enter_handler(std::uint64_t cause, std::uint64_t value, std::uint64_t epc, bool to_supervisor,
                      bool interrupt);
-  std::optional<Interrupt> deliverable_interrupt() const;
+  std::optional<Interrupt> deliverable_interrupt(std::uint64_t enabled) const;
+  bool supervisor_timer_passed() const;
 
   const unsigned id_;
   const IsaConfig isa_;
@@ -187,6 +188,7 @@ class Hart {
   std::optional<Start> start_;       // guarded by mutex_: what a parked hart is to do
   bool running_ = false;             // guarded by mutex_: between begin_run() and end_run()
   std::atomic<bool> asleep_{false};  // in a wait_ function: wake-ups must notify
+  bool timer_passed_ = false;  // whether stimecmp had passed when last looked at
 };
 
 }  // namespace doppel::riscv
