@@ -132,16 +132,6 @@ Result<void> Hart::restore(const StateReader& reader) {
   return {};
 }
 
-std::uint64_t Hart::pending_interrupts() const {
-  std::uint64_t pending = state_.mip | lines_.load(std::memory_order_acquire);
-  return (state_.menvcfg & envcfg::kStce) != 0 ? with_timer(pending, supervisor_timer_passed()) : pending;
-}
-
-bool Hart::supervisor_timer_passed() const {
-  return (state_.menvcfg & envcfg::kStce) != 0 && time() >= state_.stimecmp;
-}
-
-void Hart::set_interrupt(Interrupt interrupt, bool level) {
 namespace {
 
 // With Sstc the supervisor timer's bit follows stimecmp alone.
@@ -152,6 +142,16 @@ std::uint64_t with_timer(std::uint64_t pending, bool passed) {
 
 }  // namespace
 
+std::uint64_t Hart::pending_interrupts() const {
+  std::uint64_t pending = state_.mip | lines_.load(std::memory_order_acquire);
+  return (state_.menvcfg & envcfg::kStce) != 0 ? with_timer(pending, supervisor_timer_passed()) : pending;
+}
+
+bool Hart::supervisor_timer_passed() const {
+  return (state_.menvcfg & envcfg::kStce) != 0 && time() >= state_.stimecmp;
+}
+
+void Hart::set_interrupt(Interrupt interrupt, bool level) {
   if (level) {
     const std::uint64_t before = lines_.fetch_or(mask_of(interrupt), std::memory_order_acq_rel);
     if ((before & mask_of(interrupt)) == 0) attend(kInterruptChange);
@@ -251,6 +251,7 @@ std::optional<Exit> Hart::serve_attention() {
   }
   if (parked()) return Exit::kParked;
   if (hold_interrupts) return std::nullopt;
+  timer_passed_ = supervisor_timer_passed();
   state_.interrupt_waiting = pending_interrupts() & state_.mie;
   if (const std::optional<Interrupt> interrupt = deliverable_interrupt(state_.interrupt_waiting)) {
     ++statistics_.interrupts[static_cast<unsigned>(*interrupt)];
@@ -261,7 +262,6 @@ std::optional<Exit> Hart::serve_attention() {
   }
   if ((why & kWait) != 0 && (pending_interrupts() & state_.mie) == 0) return Exit::kWaitForInterrupt;
   return std::nullopt;
-  timer_passed_ = supervisor_timer_passed();
 }
 
 std::optional<Interrupt> Hart::deliverable_interrupt(std::uint64_t enabled) const {
@@ -282,6 +282,7 @@ std::optional<Interrupt> Hart::deliverable_interrupt(std::uint64_t enabled) cons
   return std::nullopt;
 }
 
+// Reads no clock, since every return from a trap comes here: once stimecmp passes, wake() makes the hart look.
 void Hart::recheck_interrupts() {
   std::uint64_t pending = state_.mip | lines_.load(std::memory_order_acquire);
   if ((state_.menvcfg & envcfg::kStce) != 0) pending = with_timer(pending, timer_passed_);
@@ -294,7 +295,6 @@ void Hart::take_trap(Trap trap, std::uint64_t epc) {
     state_.pc = epc;
     return;
   }
-// Reads no clock, since every return from a trap comes here: once stimecmp passes, wake() makes the hart look.
   const unsigned cause = static_cast<unsigned>(trap.cause);
   ++statistics_.exceptions[cause];
   const bool to_supervisor = state_.privilege != Privilege::kMachine && bit(state_.medeleg, cause);
@@ -408,6 +408,7 @@ void Hart::wait_while_parked() {
 }
 
 void Hart::arm_supervisor_timer() {
+  timer_passed_ = supervisor_timer_passed();
   if ((state_.menvcfg & envcfg::kStce) == 0 || !env_.arm_timer) return;
   // Beyond this the clock in nanoseconds has no such time; nobody waits for it either.
   constexpr std::uint64_t kNever = ~std::uint64_t{0} / kNanosecondsPerTick / 2;
@@ -421,4 +422,3 @@ void Hart::arm_supervisor_timer() {
 }
 
 }  // namespace doppel::riscv
-  timer_passed_ = supervisor_timer_passed();
