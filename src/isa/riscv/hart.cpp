@@ -45,6 +45,16 @@ void Hart::enter_supervisor(std::uint64_t pc, std::uint64_t a0, std::uint64_t a1
   mmu_->flush();
 }
 
+void Hart::enter_user(std::uint64_t pc) {
+  reset(pc);
+  state_.privilege = Privilege::kUser;
+  state_.mstatus |= mstatus::kFs;
+  state_.update_floating_gate();
+  state_.mcounteren = state_.scounteren = 0x7;
+  state_.menvcfg = state_.senvcfg = envcfg::kCbie | envcfg::kCbcfe | envcfg::kCbze;
+  mmu_->flush();
+}
+
 // Every field of HartState that save() keeps, with its name in the saved state.
 template <class State, class Visit>
 static void for_each_number(State& s, Visit visit) {
@@ -297,6 +307,11 @@ void Hart::take_trap(Trap trap, std::uint64_t epc) {
   }
   const unsigned cause = static_cast<unsigned>(trap.cause);
   ++statistics_.exceptions[cause];
+  if (env_.user != nullptr) {
+    state_.reservation = HartState::kNoReservation;
+    env_.user->trap(*this, trap, epc);
+    return;
+  }
   const bool to_supervisor = state_.privilege != Privilege::kMachine && bit(state_.medeleg, cause);
   enter_handler(cause, trap.value, epc, to_supervisor, false);
 }

@@ -19,6 +19,7 @@
 #include "isa/riscv/hart_state.h"
 #include "isa/riscv/isa_config.h"
 #include "isa/riscv/trap.h"
+#include "memory/flat_memory.h"
 #include "memory/guest_memory.h"
 #include "memory/io_space.h"
 #include "state/state.h"
@@ -27,6 +28,7 @@ namespace doppel::riscv {
 
 class Hart;
 class Mmu;
+enum class Access : std::uint8_t;
 
 // Why an engine stopped running a hart.
 enum class Exit : std::uint8_t {
@@ -47,6 +49,18 @@ class SupervisorCalls {
   virtual void supervisor_call(Hart& hart) = 0;
 };
 
+// Stands in for everything above U-mode when a hart runs one program of an operating system: memory is flat, and
+// traps end here instead of in a handler. Called on the hart's thread.
+class UserSpace {
+ public:
+  virtual ~UserSpace() = default;
+  virtual const FlatMemory& flat() const = 0;
+  // Whether the page of `gva`, anywhere at all, may be accessed so. Mmu::fence() or flush() must follow a change.
+  virtual bool allows(std::uint64_t gva, Access access) const = 0;
+  // `trap` of the instruction at `epc`; state().pc must be where the hart goes on.
+  virtual void trap(Hart& hart, Trap trap, std::uint64_t epc) = 0;
+};
+
 // Work that one hart asks another to do before its next instruction (SBI RFENCE).
 struct RemoteFence {
   bool instructions = false;         // FENCE.I
@@ -63,6 +77,7 @@ struct HartEnv {
   // Asks for wake() at or soon after virtual time `at` (ns), replacing an earlier request.
   std::function<void(VirtualClock::Nanoseconds at)> arm_timer;
   SupervisorCalls* firmware = nullptr;  // the built-in SBI; null: S-mode calls trap to M-mode
+  UserSpace* user = nullptr;  // the hart stays in U-mode, and this is its world
 };
 
 class Hart {
@@ -84,6 +99,9 @@ class Hart {
   // Enters S-mode at `pc` with a0 and a1 set, as SBI firmware hands over: delegation, counters and
   // environment configured, interrupts off, bare translation.
   void enter_supervisor(std::uint64_t pc, std::uint64_t a0, std::uint64_t a1);
+  // Enters U-mode at `pc` as an operating system starts a program: floating point on, counters and cache-block
+  // operations allowed.
+  void enter_user(std::uint64_t pc);
   void save(StateWriter& writer) const;
   // Takes the state that save() wrote; for a hart just constructed.
   Result<void> restore(const StateReader& reader);
@@ -170,6 +188,7 @@ class Hart {
   const IsaConfig isa_;
   HartEnv env_;
   HartState state_;
+  bool timer_passed_ = false;  // whether stimecmp had passed when last looked at
   std::unique_ptr<Mmu> mmu_;
   Statistics statistics_;
 
@@ -188,7 +207,6 @@ class Hart {
   std::optional<Start> start_;       // guarded by mutex_: what a parked hart is to do
   bool running_ = false;             // guarded by mutex_: between begin_run() and end_run()
   std::atomic<bool> asleep_{false};  // in a wait_ function: wake-ups must notify
-  bool timer_passed_ = false;  // whether stimecmp had passed when last looked at
 };
 
 }  // namespace doppel::riscv

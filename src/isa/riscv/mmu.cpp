@@ -142,7 +142,12 @@ void Mmu::fence(const std::uint64_t* gva, const std::uint64_t* asid) {
   update();
 }
 
-std::byte* Mmu::ram(GuestPhysical gpa, unsigned bytes) const { return hart_.env().memory.host(gpa, bytes); }
+std::byte* Mmu::ram(GuestPhysical gpa, unsigned bytes) const {
+  if (const UserSpace* user = hart_.env().user; user != nullptr) {
+    return user->flat().contains(gpa.value, bytes) ? user->flat().host(gpa.value) : nullptr;
+  }
+  return hart_.env().memory.host(gpa, bytes);
+}
 
 bool Mmu::pmp_allows(GuestPhysical gpa, std::uint64_t bytes, Access access, std::uint8_t privilege,
                      bool* whole) const {
@@ -267,6 +272,11 @@ std::expected<Mmu::Walk, Trap> Mmu::walk(std::uint64_t gva, Access access, std::
 }
 
 std::expected<GuestPhysical, Trap> Mmu::translate(std::uint64_t gva, Access access, unsigned bytes) {
+  if (const UserSpace* user = hart_.env().user; user != nullptr) {
+    if (!user->allows(gva, access)) return std::unexpected(Trap{page_fault(access), gva});
+    insert(gva, {gva}, access);
+    return GuestPhysical{gva};
+  }
   const std::uint8_t privilege = access == Access::kFetch ? current_slot_->key.fetch_privilege
                                                           : current_slot_->key.data_privilege;
   const std::expected<Walk, Trap> found = walk(gva, access, privilege);
@@ -284,6 +294,7 @@ std::expected<GuestPhysical, Trap> Mmu::translate(std::uint64_t gva, Access acce
 }
 
 std::optional<GuestPhysical> Mmu::look_up(std::uint64_t gva) const {
+  if (hart_.env().user != nullptr) return GuestPhysical{gva};
   const HartState& state = hart_.state();
   const unsigned mode = static_cast<unsigned>(bits(state.satp, 63, 60));
   if (state.privilege == Privilege::kMachine || mode == kBare) return GuestPhysical{gva};
