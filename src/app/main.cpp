@@ -2,8 +2,10 @@
 #include <fcntl.h>
 
 #include <exception>
+#include <string_view>
 
 #include "app/run.h"
+#include "app/run_process.h"
 
 namespace {
 
@@ -20,6 +22,8 @@ int main(int argc, char** argv) {
   using namespace doppel;
   fill_standard_descriptors();
   try {
+    // What follows belongs to the program, and every millisecond counts: no general option parser.
+    if (argc > 1 && std::string_view(argv[1]) == "run") return run_process(argc - 1, argv + 1);
     const auto command = parse_command_line(argc, argv);
     if (!command) {
       report(command.error());
