@@ -5,6 +5,7 @@
 #include <string_view>
 
 #include "app/run.h"
+#include "base/log.h"
 #include "process/abi/linux_process.h"
 
 namespace doppel {
@@ -19,6 +20,7 @@ constexpr std::string_view kHelp =
     "  --engine NAME                   What runs the program's code: translate (default) or interpret\n"
     "  --argv0 NAME                    What the program sees as its name\n"
     "  --strace                        One line on stderr for each system call\n"
+    "  --log FILE                      Append to FILE: unknown system calls, registers at a fatal signal\n"
     "\n"
     "Exit status: the program's; 2 for a mistake in options, 125 when Doppel itself fails, 126 for a file\n"
     "that cannot be run, 127 for one that is not there. Death by a signal passes on.\n"
@@ -50,6 +52,10 @@ Result<process::ProcessOptions> parse(int argc, const char* const* argv) {
     }
     if (option == "-L") {
       options.program.library_prefix = value;
+    } else if (option == "--log") {
+      if (auto opened = configure_log(LogLevel::kDebug, std::string(value)); !opened) {
+        return std::unexpected(opened.error());
+      }
     } else if (option == "--argv0") {
       name = value;
     } else if (option == "--engine" && (value == "translate" || value == "interpret")) {

@@ -121,9 +121,9 @@ std::expected<Object, LoadError> load_object(AddressSpace& space, const std::str
         space.map(zero_from, end - zero_from, protection, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) < 0) {
       return refuse(126, "{}: segment {} finds no memory", path, i);
     }
-    // Inside the file's last page, which is a private copy of ours.
+    // The rest of the file's last page, a private copy: to its end, since loaders allocate from there.
     if (header.p_filesz != 0 && end > file_end && (header.p_flags & PF_W) != 0) {
-      std::memset(space.flat().host(file_end), 0, std::min(file_pages, end) - file_end);
+      std::memset(space.flat().host(file_end), 0, file_pages - file_end);
     }
     if (elf.e_phoff >= header.p_offset && elf.e_phoff + table_bytes <= header.p_offset + header.p_filesz) {
       object.headers = start + (elf.e_phoff - header.p_offset);
