@@ -25,7 +25,7 @@ constexpr std::string_view kHelp =
     "Exit status: the program's; 2 for a mistake in options, 125 when Doppel itself fails, 126 for a file\n"
     "that cannot be run, 127 for one that is not there. Death by a signal passes on.\n"
     "\n"
-    "Programs with one thread run. Signal handlers are never called, and execve is not there yet.\n";
+    "Programs with one thread run. Signal handlers are never called yet.\n";
 
 Result<process::ProcessOptions> parse(int argc, const char* const* argv) {
   process::ProcessOptions options;

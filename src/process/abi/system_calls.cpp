@@ -15,6 +15,9 @@
 #include <array>
 #include <cerrno>
 #include <cstring>
+#include <optional>
+#include <string>
+#include <vector>
 
 #include "base/log.h"
 #include "process/abi/linux_process.h"
@@ -172,6 +175,65 @@ std::int64_t do_clone(LinuxProcess& p, const Arguments& a) {
   return 0;
 }
 
+// The text at gva; nullopt where it cannot be read.
+std::optional<std::string> text_at(const LinuxProcess& p, u64 gva) {
+  std::string text;
+  for (;; ++gva) {
+    if (!p.readable(gva, 1)) return std::nullopt;
+    const char c = static_cast<char>(*p.flat().host(gva));
+    if (c == 0) return text;
+    text.push_back(c);
+  }
+}
+
+// The texts that a null-terminated array of pointers names.
+std::optional<std::vector<std::string>> texts_at(const LinuxProcess& p, u64 gva) {
+  std::vector<std::string> texts;
+  for (; gva != 0; gva += 8) {
+    u64 at = 0;
+    if (!p.readable(gva, 8)) return std::nullopt;
+    std::memcpy(&at, p.flat().host(gva), 8);
+    if (at == 0) break;
+    auto text = text_at(p, at);
+    if (!text) return std::nullopt;
+    texts.push_back(std::move(*text));
+  }
+  return texts;
+}
+
+// A program of the host replaces us; one of the guest's begins in a new process VM with the same options.
+std::int64_t do_execve(LinuxProcess& p, const Arguments& a) {
+  const auto path = text_at(p, a[0]);
+  auto arguments = texts_at(p, a[1]);
+  auto environment = texts_at(p, a[2]);
+  if (!path || !arguments || !environment) return -EFAULT;
+  if (::access(path->c_str(), X_OK) != 0) return -errno;
+  std::string program = *path;
+  if (is_guest_program(path->c_str())) {
+    const ProcessOptions& options = p.options();
+    std::vector<std::string> line{"doppel", "run", "--engine",
+                                  options.engine == EngineKind::kTranslate ? "translate" : "interpret"};
+    if (!options.program.library_prefix.empty()) line.insert(line.end(), {"-L", options.program.library_prefix});
+    if (options.trace_calls) line.emplace_back("--strace");
+    if (!arguments->empty()) {
+      line.insert(line.end(), {"--argv0", arguments->front()});
+      arguments->erase(arguments->begin());
+    }
+    line.insert(line.end(), {"--", *path});
+    line.insert(line.end(), arguments->begin(), arguments->end());
+    *arguments = std::move(line);
+    program = "/proc/self/exe";
+  }
+  const auto pointers = [](std::vector<std::string>& texts) {
+    std::vector<char*> list;
+    for (std::string& text : texts) list.push_back(text.data());
+    list.push_back(nullptr);
+    return list;
+  };
+  ::execve(program.c_str(), pointers(*arguments).data(), pointers(*environment).data());
+  return -errno;
+}
+
 constexpr std::array kRows{
     Row{17, "getcwd", SYS_getcwd, 0b1}, Row{23, "dup", SYS_dup}, Row{24, "dup3", SYS_dup3},
     Row{25, "fcntl", -1, 0, [](LinuxProcess& p, const Arguments& a) {
@@ -221,7 +283,7 @@ constexpr std::array kRows{
     Row{179, "sysinfo", SYS_sysinfo, 0b1}, Row{198, "socket", SYS_socket},
     Row{199, "socketpair", SYS_socketpair, 0b1000}, Row{203, "connect", SYS_connect, 0b10},
     Row{214, "brk", -1, 0, do_brk}, Row{215, "munmap", -1, 0, do_munmap}, Row{216, "mremap", -1, 0, do_mremap},
-    Row{220, "clone", -1, 0, do_clone}, Row{222, "mmap", -1, 0, do_mmap}, Row{223, "fadvise64", SYS_fadvise64},
+    Row{220, "clone", -1, 0, do_clone}, Row{221, "execve", -1, 0, do_execve}, Row{222, "mmap", -1, 0, do_mmap}, Row{223, "fadvise64", SYS_fadvise64},
     Row{226, "mprotect", -1, 0, do_mprotect}, Row{233, "madvise", SYS_madvise, 0b1},
     Row{259, "riscv_flush_icache", -1, 0, do_flush_icache}, Row{260, "wait4", SYS_wait4, 0b1010},
     Row{261, "prlimit64", SYS_prlimit64, 0b1100}, Row{276, "renameat2", SYS_renameat2, 0b1010},
