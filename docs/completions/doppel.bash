@@ -4,7 +4,17 @@ _doppel() {
     local current=${COMP_WORDS[COMP_CWORD]} previous=${COMP_WORDS[COMP_CWORD - 1]}
     COMPREPLY=()
     if [ "$COMP_CWORD" -eq 1 ]; then
-        mapfile -t COMPREPLY < <(compgen -W 'boot --help --version' -- "$current")
+        mapfile -t COMPREPLY < <(compgen -W 'boot run --help --version' -- "$current")
+        return
+    fi
+    if [ "${COMP_WORDS[1]}" = run ]; then
+        case $previous in
+        --engine) mapfile -t COMPREPLY < <(compgen -W 'translate interpret' -- "$current"); return ;;
+        esac
+        case $current in
+        -*) mapfile -t COMPREPLY < <(compgen -W '--help -L --engine --argv0 --strace --log' -- "$current") ;;
+        *) mapfile -t COMPREPLY < <(compgen -f -- "$current") ;;
+        esac
         return
     fi
     case $previous in

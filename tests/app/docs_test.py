@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""Holds the man page and the shell completions to the options that `doppel boot --help` lists.
+"""Holds the man page and the shell completions to the options that `doppel boot --help` and `doppel run --help`
+list.
 
 Usage: docs_test.py DOPPEL
 """
@@ -19,8 +20,10 @@ def options_in(text):
 
 class Docs(unittest.TestCase):
     def setUp(self):
-        help_text = subprocess.run([DOPPEL, "boot", "--help"], capture_output=True, text=True, check=True).stdout
-        self.options = options_in(help_text.split("Exit status")[0])
+        self.options = set()
+        for command in "boot", "run":
+            help_text = subprocess.run([DOPPEL, command, "--help"], capture_output=True, text=True, check=True).stdout
+            self.options |= options_in(help_text.split("Exit status")[0])
 
     def test_help_lists_options(self):
         self.assertIn("memory", self.options)
