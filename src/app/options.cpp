@@ -389,6 +389,7 @@ Result<Command> parse_command_line(int argc, const char* const* argv) {
   app.allow_extras();
   CLI::App* boot = app.add_subcommand("boot", "Boot a RISC-V virtual machine");
   boot->allow_extras();
+  app.add_subcommand("run", "Run a riscv64 Linux program");  // main() has taken it; for the help
 
   std::string file;
   boot->add_option("VM.toml", file);
