@@ -82,8 +82,9 @@ std::int64_t do_openat(LinuxProcess& p, const Arguments& a) {
     for (u64 at = a[1]; text.size() < PATH_MAX && p.readable(at, 1) && p.flat().host(at)[0] != std::byte{}; ++at) {
       text.push_back(static_cast<char>(p.flat().host(at)[0]));
     }
-    const long r = ::syscall(SYS_openat, a[0], (prefix + text).c_str(), a[2], a[3]);
-    if (r >= 0) return r;
+    text.insert(0, prefix);
+    // Only what is there: O_CREAT makes files where the guest named them.
+    if (::access(text.c_str(), F_OK) == 0) return result(::syscall(SYS_openat, a[0], text.c_str(), a[2], a[3]));
   }
   return result(::syscall(SYS_openat, a[0], path, a[2], a[3]));
 }
