@@ -116,6 +116,9 @@ constexpr unsigned bytes_of(Type type) { return type == Type::kVoid ? 0 : type =
   X(kFfromBits, "ffrom_bits", kAny, 1, "P")                                                        \
   X(kFcanonical, "fcanonical", kAny, 1, "P") /* a NaN becomes the guest's canonical one */         \
   X(kFordered, "fordered", kAny, 1, "L") /* the operand; a NaN leaves by a step of its instruction */ \
+  /* the accrued exceptions, by RISC-V's bits: those of the engine and those in the state's byte at imm */ \
+  X(kFflags, "fflags", kI64, 0, "L")                                                               \
+  X(kFsetFlags, "fset_flags", kVoid, 1, "L") /* low five bits */                                   \
   /* leaving: imm is the target's offset in bytes from the block's start */                        \
   X(kCall, "call", kVoid, 0, "LRW")    /* the engine runs the instruction at origin; detail: an Access as long */        \
   X(kExitIf, "exit_if", kVoid, 1, "L") /* operand 0 != 0: go to imm */                             \

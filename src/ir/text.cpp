@@ -88,6 +88,8 @@ class Printer {
         }
         break;
       case Op::kGet: add(" [{}]", inst.imm); break;
+      case Op::kFflags: add(" [{}]", inst.imm); break;
+      case Op::kFsetFlags:
       case Op::kSet: add(" [{}], %{}", inst.imm, a); break;
       case Op::kLoad:
       case Op::kStore:
@@ -288,6 +290,8 @@ class Parser {
     switch (inst.op) {
       case Op::kConst: return constant(scanner, inst);
       case Op::kGet: return state_offset(scanner, inst);
+      case Op::kFflags: return state_offset(scanner, inst);
+      case Op::kFsetFlags:
       case Op::kSet:
         if (auto parsed = state_offset(scanner, inst); !parsed) return parsed;
         return operands(scanner, inst, 0, true);

@@ -126,6 +126,8 @@ class Verifier {
         least = std::numeric_limits<std::int64_t>::min();
         most = std::numeric_limits<std::int64_t>::max();
         break;
+      case Op::kFflags:
+      case Op::kFsetFlags:
       case Op::kGet:
       case Op::kSet: most = kMost; break;
       case Op::kCall:

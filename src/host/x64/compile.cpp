@@ -576,6 +576,8 @@ class Compiler::Emission {
       case Op::kAtomic: return emit_atomic(inst);
       case Op::kCompareSwap: return emit_compare_swap(inst);
       case Op::kFence: a_.mfence(); return;
+      case Op::kFflags: return emit_flags_get(inst);
+      case Op::kFsetFlags: return emit_flags_set(inst);
       case Op::kExitIf: return emit_exit_if(inst);
       case Op::kExit: return emit_exit(inst);
       case Op::kExitTo:
@@ -1583,6 +1585,50 @@ class Compiler::Emission {
   }
 
   // --- Floating point. Rounding and flags are MXCSR's.
+
+  // MXCSR has IE 0, DE 1, ZE 2, OE 3, UE 4, PE 5; RISC-V has NX 0, UF 1, OF 2, DZ 3, NV 4: four bits the other way
+  // round. Nibble i of this is i reversed.
+  static constexpr std::uint64_t kReversed = 0xf7b3d591e6a2c480;
+
+  void emit_flags_get(const Inst& inst) {
+    const unsigned kept = take_slot();
+    const x86::Mem mxcsr = x86::dword_ptr(x86::rsp, static_cast<int>(8 * kept));
+    a_.stmxcsr(mxcsr);
+    a_.mov(x86::ecx, mxcsr);
+    a_.mov(x86::edx, x86::ecx);
+    a_.and_(x86::ecx, 0x3c);  // four times the nibble's number
+    a_.mov(x86::rax, kReversed);
+    a_.shr(x86::rax, x86::cl);
+    a_.and_(x86::eax, 15);
+    a_.and_(x86::edx, 1);
+    a_.shl(x86::edx, 4);
+    a_.or_(x86::eax, x86::edx);
+    a_.movzx(x86::ecx, x86::byte_ptr(kState, static_cast<int>(inst.imm)));
+    a_.or_(x86::eax, x86::ecx);
+    slot_used_[kept] = false;
+    a_.mov(destination(), x86::rax);
+  }
+  void emit_flags_set(const Inst& inst) {
+    const unsigned kept = take_slot();
+    const x86::Mem mxcsr = x86::dword_ptr(x86::rsp, static_cast<int>(8 * kept));
+    move(x86::rdx, inst.operands[0]);
+    a_.mov(x86::ecx, x86::edx);
+    a_.shl(x86::ecx, 2);
+    a_.and_(x86::ecx, 0x3c);
+    a_.mov(x86::rax, kReversed);
+    a_.shr(x86::rax, x86::cl);
+    a_.and_(x86::eax, 15);
+    a_.shl(x86::eax, 2);
+    a_.shr(x86::edx, 4);
+    a_.and_(x86::edx, 1);
+    a_.or_(x86::eax, x86::edx);
+    a_.stmxcsr(mxcsr);
+    a_.and_(mxcsr, ~0x3f);
+    a_.or_(mxcsr, x86::eax);
+    a_.ldmxcsr(mxcsr);
+    a_.mov(x86::byte_ptr(kState, static_cast<int>(inst.imm)), 0);
+    slot_used_[kept] = false;
+  }
 
   void emit_float(const Inst& inst) {
     const Value a = inst.operands[0];

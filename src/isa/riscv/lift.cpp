@@ -305,6 +305,17 @@ class LiftMachine {
       set_x(rd, old);
       return;
     }
+    if (number == csr::kFflags && (!writes || op == CsrOp::kWrite)) {
+      if (writes) {
+        open_floating();
+      } else if (!floating_open_) {
+        step_if(b_.get(Type::kI64, offsetof(HartState, floating_gate)));
+      }
+      const Word old{b_, b_.emit(Op::kFflags, Type::kI64, ir::kNone, ir::kNone, ir::kNone, kFlagsOffset)};
+      if (writes) b_.emit(Op::kFsetFlags, Type::kVoid, operand.in(b_), ir::kNone, ir::kNone, kFlagsOffset);
+      set_x(rd, old);
+      return;
+    }
     constexpr u64 kSie = mstatus::kSie;
     const bool masks_interrupts = operand.is_constant() && operand.constant() == kSie && op != CsrOp::kWrite;
     if (number != csr::kSstatus || (writes && !masks_interrupts)) return step();
@@ -419,6 +430,8 @@ class LiftMachine {
   }
 
  private:
+  static constexpr i64 kFlagsOffset = offsetof(HartState, fflags);
+
   template <class T>
   Word atomic(ir::AtomicOp op, const Word& address, const Word& operand) {
     const ir::Value at = address.in(b_);
