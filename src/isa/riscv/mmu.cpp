@@ -70,7 +70,7 @@ void TlbContext::clear_page(std::uint64_t gva) {
   translated[i] = {};
 }
 
-Mmu::Mmu(Hart& hart) : hart_(hart), slots_(std::make_unique<std::array<Slot, kSlots>>()) { update(); }
+Mmu::Mmu(Hart& hart) : hart_(hart) { update(); }
 
 Mmu::Key Mmu::key_now() const {
   const HartState& state = hart_.state();
@@ -88,29 +88,32 @@ void Mmu::update() {
   if (current_slot_ != nullptr && current_slot_->valid && current_slot_->key == key) return;
   ++changes_;
   Slot* oldest = nullptr;
-  for (Slot& slot : *slots_) {
-    if (slot.valid && slot.key == key) {
-      current_slot_ = &slot;
-      current_ = &slot.tlb;
-      slot.last_used = ++tick_;
-      return;
-    }
-    if (oldest == nullptr || !slot.valid || (oldest->valid && slot.last_used < oldest->last_used)) {
-      if (oldest == nullptr || oldest->valid) oldest = &slot;
+  for (const auto& slot : slots_) {
+    if (slot->valid && slot->key == key) return use(*slot);
+    if (oldest == nullptr || !slot->valid || (oldest->valid && slot->last_used < oldest->last_used)) {
+      if (oldest == nullptr || oldest->valid) oldest = slot.get();
     }
   }
-  oldest->tlb.clear();
+  if ((oldest == nullptr || oldest->valid) && slots_.size() < kSlots) {
+    oldest = slots_.emplace_back(std::make_unique<Slot>()).get();
+  } else {
+    oldest->tlb.clear();
+  }
   oldest->key = key;
   oldest->valid = true;
-  oldest->last_used = ++tick_;
-  current_slot_ = oldest;
-  current_ = &oldest->tlb;
+  use(*oldest);
+}
+
+void Mmu::use(Slot& slot) {
+  slot.last_used = ++tick_;
+  current_slot_ = &slot;
+  current_ = &slot.tlb;
 }
 
 void Mmu::flush() {
   ++changes_;
   ++statistics_.flushes;
-  for (Slot& slot : *slots_) slot.valid = false;
+  for (const auto& slot : slots_) slot->valid = false;
   // NAPOT with all address bits set, not locked, read, write, execute.
   const HartState& state = hart_.state();
   pmp_open_ = (state.pmpcfg[0] & 0x9f) == 0x1f && (state.pmpaddr[0] | std::uint64_t{1} << 53) == ~std::uint64_t{0} >> 10;
@@ -119,24 +122,24 @@ void Mmu::flush() {
 
 void Mmu::flush_fetch() {
   ++changes_;
-  for (Slot& slot : *slots_) {
-    if (!slot.valid) continue;
-    slot.tlb.fetch.fill({});
-    slot.tlb.translated.fill({});
+  for (const auto& slot : slots_) {
+    if (!slot->valid) continue;
+    slot->tlb.fetch.fill({});
+    slot->tlb.translated.fill({});
   }
 }
 
 void Mmu::fence(const std::uint64_t* gva, const std::uint64_t* asid) {
   ++statistics_.flushes;
   ++changes_;
-  for (Slot& slot : *slots_) {
-    if (!slot.valid) continue;
-    if (asid != nullptr && bits(slot.key.satp, 59, 44) != (*asid & 0xffff)) continue;
+  for (const auto& slot : slots_) {
+    if (!slot->valid) continue;
+    if (asid != nullptr && bits(slot->key.satp, 59, 44) != (*asid & 0xffff)) continue;
     // An address in a large page stands for all of its 4 KiB pieces, which share no mark.
-    if (gva != nullptr && slot.tlb.only_small(*gva)) {
-      slot.tlb.clear_page(*gva);
+    if (gva != nullptr && slot->tlb.only_small(*gva)) {
+      slot->tlb.clear_page(*gva);
     } else {
-      slot.valid = false;
+      slot->valid = false;
     }
   }
   update();

@@ -11,6 +11,7 @@
 #include <cstdint>
 #include <expected>
 #include <memory>
+#include <vector>
 #include <optional>
 
 #include "isa/riscv/trap.h"
@@ -119,6 +120,7 @@ class Mmu {
   static constexpr unsigned kSlots = 16;
 
   Key key_now() const;
+  void use(Slot& slot);
   std::expected<Walk, Trap> walk(std::uint64_t gva, Access access, std::uint8_t privilege);
   // True when PMP lets all of [gpa, gpa + bytes) be accessed so. `whole` is cleared when a region's edge
   // cuts the page around gpa.
@@ -126,7 +128,7 @@ class Mmu {
   void insert(std::uint64_t gva, GuestPhysical gpa, Access access);
 
   Hart& hart_;
-  std::unique_ptr<std::array<Slot, kSlots>> slots_;
+  std::vector<std::unique_ptr<Slot>> slots_;  // at most kSlots, made when first needed
   Slot* current_slot_ = nullptr;
   TlbContext* current_ = nullptr;
   bool pmp_open_ = false;  // entry 0 lets everyone do everything, as most firmware sets it up
