@@ -142,12 +142,21 @@ Result<void> apply_log_level(BootOptions& options, const std::string& value) {
   return fail("--log-level: '{}' is none of debug, info, warning, error, off", value);
 }
 
-Result<void> apply_trace(BootOptions&, const std::string& value) {
-  constexpr std::array<std::string_view, 7> kKnown{"exec", "traps", "blocks", "ir", "host", "mmu", "virtio"};
+Result<void> apply_trace(BootOptions& options, const std::string& value) {
+  constexpr std::array<std::string_view, 4> kLater{"exec", "traps", "mmu", "virtio"};
+  constexpr std::array<std::pair<std::string_view, bool TranslationLogOptions::*>, 3> kKnown{
+      {{"blocks", &TranslationLogOptions::blocks},
+       {"ir", &TranslationLogOptions::ir},
+       {"host", &TranslationLogOptions::host}}};
   for (const NamedOption& what : split_options(value)) {
-    if (std::ranges::find(kKnown, what.text) == kKnown.end()) return fail("--trace: '{}' is unknown", what.text);
+    if (std::ranges::find(kLater, what.text) != kLater.end()) return unavailable("trace", std::string(what.text));
+    const auto known = std::ranges::find(kKnown, what.text, [](const auto& entry) { return entry.first; });
+    if (known == kKnown.end()) return fail("--trace: '{}' is none of blocks, ir, host", what.text);
+    options.machine.trace.*known->second = true;
   }
-  return unavailable("trace", value);
+  // What is asked for is to be seen.
+  options.log_level = std::min(options.log_level, LogLevel::kInfo);
+  return {};
 }
 
 template <auto Member>
@@ -189,11 +198,14 @@ constexpr std::array kOptions{
            apply_gdb},
     Option{"timeout", "SECONDS", kValue, false, "Stop the machine after this time and exit 124", apply_timeout},
     Option{"stats", "FILE", kOptionalValue, false, "At the end, statistics as JSON to stderr or FILE", apply_stats},
-    Option{"trace", "WHAT[,...]", kValue, false, "Trace to the log (not available yet)", apply_trace},
+    Option{"trace", "WHAT[,...]", kValue, false, "Trace translation to the log: blocks, ir, host", apply_trace},
     Option{"log", "FILE", kValue, true, "Append the log to FILE instead of stderr", set_text<&BootOptions::log_path>},
     Option{"log-level", "LEVEL", kValue, false, "debug, info, warning (default), error or off", apply_log_level},
-    Option{"perf-map", "", kOptionalValue, false, "Names for Linux perf (not available yet)",
-           [](BootOptions&, const std::string&) { return unavailable("perf-map", ""); }},
+    Option{"perf-map", "", kOptionalValue, false, "Name translated code for Linux perf, in /tmp/perf-PID.map",
+           [](BootOptions& options, const std::string&) {
+             options.machine.trace.perf_map = true;
+             return Result<void>{};
+           }},
 };
 
 // Values by option name, in the order given.

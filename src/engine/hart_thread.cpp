@@ -19,8 +19,12 @@ class InterpreterEngine final : public Engine {
 
 }  // namespace
 
-Result<std::unique_ptr<Engine>> make_engine(EngineKind kind, riscv::Hart& hart) {
-  if (kind == EngineKind::kTranslate) return TranslatorEngine::create(hart);
+Result<std::unique_ptr<Engine>> make_engine(EngineKind kind, riscv::Hart& hart, std::shared_ptr<TranslationLog> log) {
+  if (kind == EngineKind::kTranslate) {
+    auto engine = TranslatorEngine::create(hart);
+    if (engine && log != nullptr) (*engine)->trace(std::move(log));
+    return engine;
+  }
   return std::make_unique<InterpreterEngine>(hart);
 }
 

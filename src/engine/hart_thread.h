@@ -8,6 +8,7 @@
 #include <thread>
 
 #include "engine/engine.h"
+#include "engine/translation_log.h"
 #include "isa/riscv/hart.h"
 
 namespace doppel {
@@ -15,8 +16,9 @@ namespace doppel {
 enum class EngineKind { kInterpret, kTranslate };
 
 // Makes the engine of that kind for `hart`, which must outlive it. Fails where the host refuses executable
-// memory.
-Result<std::unique_ptr<Engine>> make_engine(EngineKind kind, riscv::Hart& hart);
+// memory. A translator reports what it does to `log`, if there is one.
+Result<std::unique_ptr<Engine>> make_engine(EngineKind kind, riscv::Hart& hart,
+                                            std::shared_ptr<TranslationLog> log = nullptr);
 
 // A budget that no hart uses up.
 inline constexpr std::uint64_t kUnlimited = ~std::uint64_t{0} >> 2;

@@ -60,10 +60,10 @@ thread_local TranslatorEngine* running = nullptr;
 
 }  // namespace
 
-Result<std::unique_ptr<Engine>> TranslatorEngine::create(riscv::Hart& hart, const Options& options) {
+Result<std::unique_ptr<TranslatorEngine>> TranslatorEngine::create(riscv::Hart& hart, const Options& options) {
   Result<CodeMemory> memory = CodeMemory::create(kCodeBytes);
   if (!memory) return std::unexpected(memory.error());
-  return std::unique_ptr<Engine>(new TranslatorEngine(hart, std::move(*memory), options));
+  return std::unique_ptr<TranslatorEngine>(new TranslatorEngine(hart, std::move(*memory), options));
 }
 
 TranslatorEngine::TranslatorEngine(riscv::Hart& hart, CodeMemory memory, const Options& options)
@@ -83,6 +83,10 @@ TranslatorEngine::TranslatorEngine(riscv::Hart& hart, CodeMemory memory, const O
     interpreter_.expect_code_changes();
     cache_.expect_changes();
   };
+}
+
+void TranslatorEngine::trace(std::shared_ptr<TranslationLog> log) {
+  cache_.on_translation = [log = std::move(log)](const CodeCache::Translation& translation) { log->record(translation); };
 }
 
 TranslatorEngine::~TranslatorEngine() {

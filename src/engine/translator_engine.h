@@ -3,6 +3,7 @@
 #pragma once
 
 #include "engine/engine.h"
+#include "engine/translation_log.h"
 #include "isa/riscv/interpreter.h"
 #include "isa/riscv/lift.h"
 #include "translator/code_cache.h"
@@ -17,9 +18,12 @@ class TranslatorEngine final : public Engine {
     // A loop is hot when this many slices ended at one of its blocks.
     std::uint8_t hot_after = 16;
   };
-  static Result<std::unique_ptr<Engine>> create(riscv::Hart& hart, const Options& options);
-  static Result<std::unique_ptr<Engine>> create(riscv::Hart& hart) { return create(hart, Options{}); }
+  static Result<std::unique_ptr<TranslatorEngine>> create(riscv::Hart& hart, const Options& options);
+  static Result<std::unique_ptr<TranslatorEngine>> create(riscv::Hart& hart) { return create(hart, Options{}); }
   ~TranslatorEngine() override;
+
+  // Reports each translation to `log`, which may be shared.
+  void trace(std::shared_ptr<TranslationLog> log);
 
   std::string_view name() const override { return "translate"; }
   riscv::Exit run(std::uint64_t budget) override;

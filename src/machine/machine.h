@@ -17,6 +17,7 @@
 #include "debug/debug_target.h"
 #include "device/console_backend.h"
 #include "engine/engine.h"
+#include "engine/translation_log.h"
 #include "network/network.h"
 #include "storage/disk.h"
 
@@ -39,6 +40,7 @@ struct MachineConfig {
   std::uint64_t memory_bytes = std::uint64_t{1} << 30;
   unsigned harts = 2;
   EngineChoice engine = EngineChoice::kTranslate;
+  TranslationLogOptions trace;
   BootConfig boot;
   std::vector<DiskOptions> disks;
   std::vector<NetworkOptions> networks;

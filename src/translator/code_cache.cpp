@@ -3,6 +3,7 @@
 #include <cassert>
 #include <chrono>
 
+#include "base/bits.h"
 #include "base/log.h"
 #include "ir/text.h"
 #include "ir/verify.h"
@@ -49,6 +50,7 @@ CodeCache::Page& CodeCache::page(GuestPhysical gpa, const std::byte* host) {
   if (slot == nullptr) {
     slot = std::make_unique<Page>();
     slot->host = host;
+    slot->gpa = {align_down(gpa.value, kPageSize)};
   }
   Page& page = *slot;
   if (page.generation == generation_) return page;
@@ -80,7 +82,9 @@ const std::byte* CodeCache::entry(Page& page, unsigned offset) {
   ++statistics_.blocks;
   statistics_.guest_instructions += block_.origins.size();
   statistics_.seconds += std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
-  if (on_translation) on_translation({lifted, block_, emitted.bytes, offset});
+  if (on_translation) {
+    on_translation({lifted, block_, {memory_.code() + *at, emitted.bytes.size()}, page.gpa, offset, false});
+  }
   return memory_.code() + *at;
 }
 
@@ -107,12 +111,17 @@ void CodeCache::note_running(Page& page, unsigned offset, std::uint8_t hot_after
   if (!region) return;
   for (const ir::Block& part : region->blocks) check(part);
   const auto first_site = static_cast<std::uint32_t>(sites_.size());
-  const std::optional<std::uint32_t> at = add(compiler_.compile_region(region->parts, region->pins, first_site));
+  const x64::EmittedCode emitted = compiler_.compile_region(region->parts, region->pins, first_site);
+  const std::optional<std::uint32_t> at = add(emitted);
   if (!at) return;
   // Those who know the block come to the region through it.
   memory_.overwrite_with_jump(block, *at);
   page.entries[offset / 2] = *at;
   ++statistics_.regions;
+  if (on_translation) {
+    const ir::Block& head = region->blocks.front();
+    on_translation({head, head, {memory_.code() + *at, emitted.bytes.size()}, page.gpa, offset, true});
+  }
   statistics_.seconds += std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
 }
 

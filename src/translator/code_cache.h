@@ -35,6 +35,7 @@ class CodeCache {
     std::array<std::uint8_t, kPageSize / 2> heat{};  // how often note_running() named the halfword
     CodePage source;
     const std::byte* host = nullptr;
+    GuestPhysical gpa;
     std::uint64_t generation = 0;  // of the last comparison with memory
   };
   static constexpr std::uint32_t kEntriesOffset = offsetof(Page, entries);
@@ -78,10 +79,12 @@ class CodeCache {
 
   // For --trace and --perf-map; called after each translation.
   struct Translation {
-    const ir::Block& lifted;
+    const ir::Block& lifted;             // of a region: its first block, after the passes
     const ir::Block& optimized;
-    std::span<const std::byte> code;
+    std::span<const std::byte> code;     // where it runs
+    GuestPhysical page;
     unsigned page_offset;
+    bool region;
   };
   std::function<void(const Translation&)> on_translation;
 

@@ -137,8 +137,14 @@ Result<void> VirtBoard::build() {
 
 Result<void> VirtBoard::make_threads() {
   const auto kind = config_.engine == EngineChoice::kTranslate ? EngineKind::kTranslate : EngineKind::kInterpret;
+  std::shared_ptr<TranslationLog> log;
+  if (config_.trace.any()) {
+    auto created = TranslationLog::create(config_.trace, harts_.front()->isa());
+    if (!created) return std::unexpected(created.error());
+    log = std::move(*created);
+  }
   for (const auto& hart : harts_) {
-    Result<std::unique_ptr<Engine>> engine = make_engine(kind, *hart);
+    Result<std::unique_ptr<Engine>> engine = make_engine(kind, *hart, log);
     if (!engine) return std::unexpected(engine.error());
     threads_.push_back(std::make_unique<HartThread>(*hart, std::move(*engine)));
   }
