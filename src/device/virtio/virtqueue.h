@@ -206,7 +206,7 @@ bool Virtqueue::walk(const Memory& memory, std::span<iovec> storage, DescriptorC
 
     if ((descriptor.flags & kIndirect) != 0) {  // 2.7.5.3
       if (indirect) return fail(Fault::kNestedIndirect);
-      entries = descriptor.length / sizeof descriptor;
+      entries = static_cast<std::uint32_t>(descriptor.length / sizeof descriptor);
       if ((descriptor.flags & kNext) != 0 || descriptor.length % sizeof descriptor != 0 || entries == 0 ||
           entries > kMaxSize) {
         return fail(Fault::kBadIndirect);
