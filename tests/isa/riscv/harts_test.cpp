@@ -2,6 +2,7 @@
 // on how the threads happen to run, except how much is tested.
 #include <array>
 #include <atomic>
+#include <bit>
 #include <thread>
 
 #include "page_tables.h"
@@ -239,10 +240,12 @@ TEST_F(Harts, RemoteFencesMakeNewCodeSeen) {
   second.x(8) = kData;
   second.x(18) = kDone;
   const auto publish = [&](int value) {
-    first.load(kData, "addi a0, zero, " + std::to_string(value) + "\n jalr zero, 0(ra)");
+    // In one atomic store: the hart may be reading the page meanwhile, and translated code shows nobody its order.
+    const auto code = assemble("addi a0, zero, " + std::to_string(value) + "\n jalr zero, 0(ra)", kData);
+    ASSERT_EQ(code.size(), 4u);
+    first.poke(kData, std::bit_cast<u64>(std::array{code[0], code[1], code[2], code[3]}));
   };
   publish(0);
-  // An atomic store: what the hart read of the old code lies before what the test does next.
   first.load(kCode, "loop: jalr ra, 0(s0)\n amoswap.d zero, a0, (s2)\n jal zero, loop");
   second.state().pc = kCode;
   const Running running(second);
