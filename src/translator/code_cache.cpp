@@ -32,7 +32,7 @@ CodeCache::CodeCache(CodeMemory memory, x64::Compiler compiler, LiftFunction lif
   memory_.append(compiler_.make_entry_miss());
   stubs_ = compiler_.make_stubs(read, write, step);
   const std::uint32_t at = *memory_.append(stubs_.bytes);
-  for (std::uint32_t* stub : {&stubs_.enter, &stubs_.exit, &stubs_.leave}) *stub += at;
+  for (std::uint32_t* stub : {&stubs_.enter, &stubs_.exit}) *stub += at;
   for (x64::StubOffsets* stub : {&stubs_.read, &stubs_.write, &stubs_.step}) {
     stub->full += at;
     stub->bare += at;

@@ -131,7 +131,6 @@ Stubs Compiler::make_stubs(SlowHelper read, SlowHelper write, SlowHelper step) {
   spill();
   const Label leave = a.newLabel();
   a.bind(leave);
-  stubs.leave = here();
   a.mov(state(offsets_.budget), kBudget);
   a.add(x86::rsp, kFrameBytes);
   for (auto reg = saved.rbegin(); reg != saved.rend(); ++reg) a.pop(*reg);
@@ -222,7 +221,6 @@ class Compiler::Emission {
     if (region_) emit_transfers();
     EmittedCode result;
     result.links = std::move(links_);
-    result.fault_points = std::move(fault_points_);
     result.bytes = bytes_of(code_);
     return result;
   }
@@ -1181,19 +1179,9 @@ class Compiler::Emission {
 
   // --- Memory.
 
-  // The host instruction emitted next accesses guest memory for `inst`.
-  void may_fault(const Inst& inst) {
-    if (o_.flat_memory) fault_points_.push_back({static_cast<std::uint32_t>(a_.offset()), packed(inst)});
-  }
   std::uint32_t packed(const Inst& inst) const {
     const unsigned at = page_offset_ + block_->origins[inst.origin].offset;
     return pack_slow_access(inst.access(), at, unretired_after(inst.origin));
-  }
-  // With flat memory: the guest location of a load or store.
-  x86::Mem flat(const Inst& inst) {
-    x86::Mem at = x86::ptr(use(inst.operands[0], x86::rax), static_cast<int>(inst.imm));
-    at.setSegment(x86::gs);
-    return at;
   }
   // Leaves the instruction that `inst` belongs to, which has had no effect yet, to the interpreter.
   Label leave_by_step(const Inst& inst) {
@@ -1250,7 +1238,6 @@ class Compiler::Emission {
   void find_groups() {
     groups_.clear();
     group_of_.assign(block_->insts.size(), kNoGroup);
-    if (o_.flat_memory) return;
     struct Open {
       Value base;
       Op op;
@@ -1404,17 +1391,9 @@ class Compiler::Emission {
     const x86::Gp base = use(inst.operands[0], x86::rax);
     const unsigned bytes = ir::bytes_of(inst.access());
     const Label out = leave_by_step(inst);
-    x86::Mem at = x86::ptr(x86::rcx, 0, bytes);
-    if (o_.flat_memory) {
-      a_.mov(x86::rcx, base);
-      a_.test(x86::cl, static_cast<int>(bytes - 1));
-      a_.jnz(out);
-      at.setSegment(x86::gs);
-    } else {
-      emit_lookup(inst.access(), 0, base, reads_only ? o_.tlb_read : o_.tlb_write, out);
-      a_.add(x86::rcx, x86::rax);
-    }
-    return at;
+    emit_lookup(inst.access(), 0, base, reads_only ? o_.tlb_read : o_.tlb_write, out);
+    a_.add(x86::rcx, x86::rax);
+    return x86::ptr(x86::rcx, 0, bytes);
   }
 
   // rax, rcx and rdx hold the old value, the location and the new value.
@@ -1426,11 +1405,9 @@ class Compiler::Emission {
     const x86::Gp rax = sized(x86::rax);
     const x86::Gp rdx = sized(x86::rdx);
     if (op == ir::AtomicOp::kLoad) {
-      may_fault(inst);
       a_.mov(rax, at);
     } else if (op == ir::AtomicOp::kSwap || op == ir::AtomicOp::kAdd) {
       move(x86::rax, inst.operands[1]);
-      may_fault(inst);
       if (op == ir::AtomicOp::kSwap) {
         a_.xchg(at, rax);
       } else {
@@ -1449,7 +1426,6 @@ class Compiler::Emission {
         a_.mov(slot(lent), use(operand, x86::rdx));
       }
       const auto with_operand = [&](auto emit) { held ? emit(*held) : emit(kept); };
-      may_fault(inst);
       a_.mov(rax, at);
       const Label again = a_.newLabel();
       a_.bind(again);
@@ -1470,7 +1446,6 @@ class Compiler::Emission {
           break;
         }
       }
-      may_fault(inst);
       a_.lock().cmpxchg(at, rdx);
       a_.jne(again);
       slot_used_[lent] = false;
@@ -1488,7 +1463,6 @@ class Compiler::Emission {
     const x86::Mem at = atomic_location(inst, false);
     move(x86::rax, inst.operands[1]);
     const x86::Gp next = use(inst.operands[2], x86::rdx);
-    may_fault(inst);
     a_.lock().cmpxchg(at, wide ? x86::Gp(next) : x86::Gp(next.r32()));
     a_.sete(x86::al);
     a_.movzx(x86::eax, x86::al);
@@ -1496,17 +1470,6 @@ class Compiler::Emission {
   }
 
   void emit_load(const Inst& inst) {
-    if (o_.flat_memory) {
-      const x86::Mem at = flat(inst);
-      if (inst.type != Type::kI64) {
-        const x86::Xmm d = destination_xmm();
-        may_fault(inst);
-        return load_from(at, d, inst.access());
-      }
-      const x86::Gp d = destination();
-      may_fault(inst);
-      return load_from(at, d, inst.access());
-    }
     const Label slow = a_.newLabel();
     const Label done = a_.newLabel();
     begin_group();
@@ -1541,18 +1504,6 @@ class Compiler::Emission {
   }
 
   void emit_store(const Inst& inst) {
-    if (o_.flat_memory) {
-      const x86::Mem at = flat(inst);
-      const Value value = inst.operands[1];
-      if (block_->insts[value].type != Type::kI64) {
-        const x86::Xmm from = use_xmm(value, x86::xmm0);
-        may_fault(inst);
-        return store_to(at, from, inst.access());
-      }
-      const x86::Gp from = use(value, x86::rdx);
-      may_fault(inst);
-      return store_to(at, from, inst.access());
-    }
     const Label slow = a_.newLabel();
     const Label done = a_.newLabel();
     begin_group();
@@ -1818,7 +1769,6 @@ class Compiler::Emission {
   Label spill_, fill_, unpin_;
   std::vector<Cold> cold_;
   std::vector<Link> links_;
-  std::vector<FaultPoint> fault_points_;
 
   std::size_t now_ = 0;
   std::vector<std::uint32_t> last_use_;

@@ -6,7 +6,6 @@
 // relative jumps that the code cache patches.
 #pragma once
 
-#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <span>
@@ -44,9 +43,6 @@ struct StateOffsets {
   std::vector<std::uint32_t> pinned;             // state offsets of the registers to keep in host registers
   // Where the guest's registers are: the first ones' offsets, 8 bytes each. Regions choose pins among them.
   std::uint32_t integer_registers, integer_count, floating_registers, floating_count;
-  // Guest memory is one piece of host memory at the GS segment's base; the host's page tables check accesses, and
-  // EmittedCode::fault_points say what a host fault means. Otherwise there is a software TLB.
-  bool flat_memory = false;
 };
 
 // The state offsets of guest registers that code keeps in host registers.
@@ -67,16 +63,9 @@ struct Link {
   std::int32_t target;   // guest offset in bytes from the block's start
 };
 
-// With flat memory: a host instruction that accesses guest memory.
-struct FaultPoint {
-  std::uint32_t at;      // offset in the code
-  std::uint32_t access;  // pack_slow_access()
-};
-
 struct EmittedCode {
   std::vector<std::byte> bytes;
   std::vector<Link> links;
-  std::vector<FaultPoint> fault_points;  // by offset
 };
 
 // Why translated code came back; in the state's exit_reason.
@@ -92,17 +81,12 @@ enum class ExitReason : std::uint64_t {
 inline constexpr unsigned kPinnedRegisters = 7;
 // And how many floating-point registers, in regions.
 inline constexpr unsigned kPinnedFloatingRegisters = 10;
-// Which host registers (in the numbering of the instruction set, which the kernel's signal frames do not share)
-// hold them, and the budget: what a handler of a host fault in translated code finds there.
-inline constexpr std::array<unsigned, kPinnedRegisters> kPinnedNumbers{9, 10, 11, 12, 13, 14, 3};
-inline constexpr unsigned kBudgetNumber = 15;
 
 // The stubs that all blocks share, in one piece of code: `enter` is called as void(state, code).
 struct Stubs {
   std::vector<std::byte> bytes;
   std::uint32_t enter, exit;
   StubOffsets read, write, step;
-  std::uint32_t leave;  // the rest of `exit`, for when the pinned registers are in the state already
 };
 
 // What slow accesses and steps call, with the state, the guest address, the value to store and the packed

@@ -170,7 +170,6 @@ class LiftMachine {
     floating_open_ = true;
     const ir::Value gate = b_.get(Type::kI64, offsetof(HartState, floating_gate));
     step_if(gate);
-    if (options_.user_only) return;
     const ir::Value status = b_.get(Type::kI64, offsetof(HartState, mstatus));
     b_.set(offsetof(HartState, mstatus), b_.emit(Op::kOr, Type::kI64, status, b_.constant(mstatus::kFsDirty)));
   }

@@ -20,8 +20,6 @@ std::uint32_t f(unsigned index);
 // What the back end cannot do is left to the interpreter.
 struct LiftOptions {
   bool fused_multiply_add = true;
-  // User code only: floating point is always on, and nobody asks whether it was used.
-  bool user_only = false;
 };
 
 class Lifter {
