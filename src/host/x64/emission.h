@@ -1,0 +1,330 @@
+// Blocks, or the blocks of a region, being compiled: what the parts of the back end share. Not for others.
+//
+// One object compiles one piece of code, in one forward pass, on the thread that asked for it. Between two IR
+// instructions every live value has one place (Where), and the pinned registers hold what the sets so far made of them.
+#pragma once
+
+#include <asmjit/x86.h>
+
+#include <algorithm>
+#include <array>
+#include <cassert>
+#include <cstring>
+#include <functional>
+#include <optional>
+#include <span>
+#include <utility>
+#include <vector>
+
+#include "host/x64/compile.h"
+
+namespace doppel::x64 {
+
+using namespace asmjit;
+using ir::Inst;
+using ir::Op;
+using ir::Type;
+using ir::Value;
+
+// Which host register does what.
+//
+// rax, rcx, rdx, xmm0, xmm1 are free within one IR instruction.
+inline constexpr x86::Gp kState = x86::rbp;
+inline constexpr x86::Gp kBudget = x86::r15;
+inline constexpr std::array<x86::Gp, kPinnedRegisters> kPins{x86::r9,  x86::r10, x86::r11, x86::r12,
+                                                                 x86::r13, x86::r14, x86::rbx};
+inline constexpr std::array<x86::Gp, 3> kValues{x86::rsi, x86::rdi, x86::r8};
+inline constexpr unsigned kFirstValueXmm = 2;
+inline constexpr unsigned kLastXmm = 15;  // pinned registers are taken from here downwards
+// Spill slots at the bottom of the stack frame that `enter` makes. 48 + 8 bytes lie above it.
+// More than the values that the longest block (Lifter::kMostInstructions) can keep alive.
+inline constexpr unsigned kSpillSlots = 512;
+inline constexpr unsigned kFrameBytes = kSpillSlots * 8 + 8;
+static_assert((kFrameBytes + 56) % 16 == 0);
+
+constexpr bool fits_i32(std::int64_t value) { return value == static_cast<std::int32_t>(value); }
+
+// The finished code.
+std::vector<std::byte> bytes_of(CodeHolder& code);
+
+// Jumps to the guest address in rax through the fetch TLB: same tag, then the page's own table of entries,
+// whose empty ones lead back to the dispatcher. `miss` is taken with pc in the state.
+void emit_jump_by_tlb(x86::Assembler& a, const StateOffsets& o, const Label& miss);
+
+class Compiler::Emission {
+ public:
+  Emission(const StateOffsets& offsets, const HostFeatures& features, const Pins& pins,
+           std::span<const RegionBlock> parts, bool region, std::uint32_t first_site)
+      : o_(offsets),
+        features_(features),
+        pins_(pins),
+        parts_(parts),
+        region_(region),
+        last_value_xmm_(kLastXmm - static_cast<unsigned>(pins.floating.size())),
+        first_site_(first_site) {
+    assert(pins.integer.size() <= kPinnedRegisters && pins.floating.size() <= kPinnedFloatingRegisters);
+    code_.init(Environment::host());
+    code_.attach(&a_);
+  }
+
+  EmittedCode run();
+
+ private:
+  enum class Kind : std::uint8_t { kNowhere, kConstant, kRegister, kPinned, kXmm, kPinnedXmm, kSlot };
+  struct Where {
+    Kind kind = Kind::kNowhere;
+    std::uint16_t index = 0;  // in kValues or kPinned, an xmm number, or a slot
+  };
+  struct Cold {
+    std::size_t part;
+    std::function<void()> emit;
+  };
+
+  // --- Parts.
+
+  void select(std::size_t part);
+  void emit_part(std::size_t part);
+  // Emits out of the way, once all parts stand.
+  void later(std::function<void()> emit_cold) { cold_.push_back({part_, std::move(emit_cold)}); }
+
+  // The part that begins at this offset of the page.
+  std::optional<std::size_t> part_at(std::int64_t in_page) const;
+
+  // --- Guest registers in host registers: a region has its own choice.
+
+  void store_pins(const Pins& pins);
+  void load_pins(const Pins& pins);
+  // Subroutines of a region; they keep all other registers.
+  void emit_transfers();
+  // From the region's registers to those that all blocks agree on.
+  void unpin();
+  static x86::Xmm pinned_xmm(unsigned index) { return x86::xmm(kLastXmm - index); }
+
+  // --- Values and registers.
+
+  void find_last_uses();
+
+  bool live_after(Value value) const { return last_use_[value] > now_; }
+
+  void release(Value value);
+  unsigned take_slot();
+  static x86::Mem slot(unsigned index) { return x86::qword_ptr(x86::rsp, static_cast<int>(8 * index)); }
+  x86::Mem state(std::int64_t offset) const { return x86::qword_ptr(kState, static_cast<int>(offset)); }
+
+  // An operand that the instruction has yet to read must stay where it is.
+  bool is_operand_now(Value value) const;
+
+  // A free value register, made so by spilling the value whose last use is furthest.
+  unsigned free_register();
+  unsigned free_xmm();
+
+  // The pinned register of a state offset, if it has one.
+  std::optional<unsigned> pinned(std::int64_t offset) const;
+  std::optional<unsigned> pinned_floating(std::int64_t offset) const { return position(pins_.floating, offset); }
+  static std::optional<unsigned> position(const std::vector<std::uint32_t>& offsets, std::int64_t offset);
+
+  // Values that share pinned register `index` and are needed later move out of it.
+  void vacate(unsigned index, Value except);
+  void vacate_xmm(unsigned index, Value except);
+
+  // Where this instruction's integer result goes. When the next instruction only stores it to a pinned
+  // register, that is the place.
+  x86::Gp destination();
+  x86::Xmm destination_xmm();
+
+  std::int64_t constant(Value value) const { return block_->insts[value].imm; }
+  bool is_constant(Value value) const { return block_->insts[value].op == Op::kConst; }
+  bool is_imm32(Value value) const { return is_constant(value) && fits_i32(constant(value)); }
+
+  void load_constant(const x86::Gp& into, std::int64_t value);
+
+  // The value in a register: its own, or `scratch` filled with it.
+  x86::Gp use(Value value, const x86::Gp& scratch);
+  void move(const x86::Gp& into, Value value);
+  x86::Xmm use_xmm(Value value, const x86::Xmm& scratch);
+
+  // --- Emission.
+
+  void emit(const Inst& inst);
+  void emit_get(const Inst& inst);
+  void emit_set(const Inst& inst);
+
+  // d = a op b for instructions of the form "op d, s".
+  template <class Emit>
+  void two(const Inst& inst, Emit op, bool commutative) {
+    Value a = inst.operands[0];
+    Value b = inst.operands[1];
+    if (commutative && is_constant(a)) std::swap(a, b);
+    // Found before the destination is chosen, which may take over either operand's register.
+    const x86::Gp left = is_constant(a) ? x86::Gp(x86::rax) : use(a, x86::rax);
+    const bool immediate = is_imm32(b);
+    const x86::Gp right = immediate ? x86::Gp(x86::rcx) : use(b, x86::rcx);
+    const x86::Gp d = destination();
+    if (d == right && !immediate && d != left) {
+      if (commutative) {
+        if (is_constant(a)) load_constant(x86::rax, constant(a));
+        op(d, left);
+        return;
+      }
+      if (is_constant(a)) load_constant(x86::rax, constant(a));
+      if (left != x86::rax) a_.mov(x86::rax, left);
+      op(x86::rax, right);
+      a_.mov(d, x86::rax);
+      return;
+    }
+    if (is_constant(a)) {
+      load_constant(d, constant(a));
+    } else if (d != left) {
+      a_.mov(d, left);
+    }
+    if (immediate) {
+      op(d, Imm(constant(b)));
+    } else {
+      op(d, right);
+    }
+  }
+
+  void emit_add(const Inst& inst);
+  void emit_add32(const Inst& inst);
+  void emit_multiply(const Inst& inst, bool narrow);
+  void emit_multiply_high(const Inst& inst);
+  void emit_divide(const Inst& inst);
+  void emit_shift(const Inst& inst);
+  void emit_extend(const Inst& inst);
+  void emit_count(const Inst& inst);
+  void emit_popcount_by_halving(const x86::Gp& from, const x86::Gp& d);
+  void emit_or_combine(const Inst& inst);
+
+  // --- Comparisons, fused with the exit or choice that follows at once.
+
+  static x86::CondCode condition(Op op);
+  void emit_flags(const Inst& inst);
+
+  // True when the only use of the value being defined is as operand 0 of the next instruction that emits
+  // code, of kind `op`. Constants in between emit none.
+  bool feeds_next(Op op) const;
+  void emit_compare(const Inst& inst);
+
+  // Sets flags for operand 0 of the current instruction and gives the condition under which it is true. The
+  // operands of a fused comparison are released here.
+  x86::CondCode test_condition(Value value);
+  void release_fused();
+  void emit_select(const Inst& inst);
+  void emit_exit_if(const Inst& inst);
+  void emit_exit(const Inst& inst);
+  // The part that an exit to `target`, an offset from the current part's start, leads to.
+  std::optional<std::size_t> part_of(std::int64_t target) const;
+
+  // Gives back the budget of the instructions after the first `retired`.
+  void refund(unsigned retired);
+  unsigned unretired_after(unsigned retired) const;
+
+  // Continues at `target`, an offset from the block's start.
+  void emit_go(std::int64_t target, bool step);
+
+  // rax: the guest-virtual address of an offset from the block's start.
+  void set_address(std::int64_t target);
+  void leave(ExitReason reason, std::int64_t target);
+  void leave_unpinned(ExitReason reason, std::int64_t target);
+  void emit_jump();
+
+  // --- Memory.
+
+  std::uint32_t packed(const Inst& inst) const;
+  // Leaves the instruction that `inst` belongs to, which has had no effect yet, to the interpreter.
+  Label leave_by_step(const Inst& inst);
+
+  // Leaves the guest address in rax, the TLB entry in rcx; jumps to `slow` on a miss.
+  void emit_lookup(ir::Access access, std::int64_t offset, const x86::Gp& base, std::uint32_t array, const Label& slow);
+  void call_slow(const Inst& inst, const StubOffsets& stub, const std::vector<std::pair<unsigned, unsigned>>& saved);
+
+  // --- Several accesses off one base value at near offsets share one TLB check: the first asks whether all their bytes
+  // lie in one page that has an entry, and keeps its addend, or kNoAddend, in a slot.
+
+  struct Group {
+    std::int64_t least, end;  // of the bytes, relative to the base
+    std::size_t first, last;  // instructions
+    unsigned slot = 0;
+  };
+  static constexpr std::uint16_t kNoGroup = 0xffff;
+  static constexpr std::int64_t kGroupBytes = 512;
+  static constexpr int kNoAddend = 1;  // addends are multiples of the page size
+
+  void find_groups();
+  // The group of the current instruction, if others share it.
+  Group* group_now();
+  // Before anything else is put in a slot for the current instruction.
+  void begin_group();
+  void end_group();
+
+  // Finds the location of a load or store, [rax + rcx]; jumps to `slow` with the guest address in rax when it has none.
+  x86::Mem locate(const Inst& inst, const x86::Gp& base, std::uint32_t array, const Label& slow);
+
+  // The instruction is left to the interpreter; values that share a pinned register must leave it first.
+  void emit_call(const Inst& inst);
+
+  // The xmm registers that hold values needed after this instruction, each with a slot to keep it in during a
+  // call. The slots are only lent: no value is spilled between here and the cold part's place in time.
+  std::vector<std::pair<unsigned, unsigned>> live_xmms();
+  void load_from(const x86::Mem& at, const x86::Gp& d, ir::Access access);
+  void load_from(const x86::Mem& at, const x86::Xmm& d, ir::Access access);
+  void store_to(const x86::Mem& at, const x86::Gp& from, ir::Access access);
+  void store_to(const x86::Mem& at, const x86::Xmm& from, ir::Access access);
+
+  // The location of an aligned access in rcx; anything else is stepped.
+  x86::Mem atomic_location(const Inst& inst, bool reads_only);
+
+  // rax, rcx and rdx hold the old value, the location and the new value.
+  void emit_atomic(const Inst& inst);
+  void emit_compare_swap(const Inst& inst);
+  void emit_load(const Inst& inst);
+  void emit_store(const Inst& inst);
+
+  // --- Floating point. Rounding and flags are MXCSR's.
+
+  // MXCSR has IE 0, DE 1, ZE 2, OE 3, UE 4, PE 5; RISC-V has NX 0, UF 1, OF 2, DZ 3, NV 4: four bits the other way
+  // round. Nibble i of this is i reversed.
+  static constexpr std::uint64_t kReversed = 0xf7b3d591e6a2c480;
+
+  void emit_flags_get(const Inst& inst);
+  void emit_flags_set(const Inst& inst);
+  void emit_float(const Inst& inst);
+
+  const StateOffsets& o_;
+  const HostFeatures& features_;
+  const Pins& pins_;
+  const std::span<const RegionBlock> parts_;
+  const bool region_;
+  const unsigned last_value_xmm_;
+  std::size_t part_ = 0;  // the one being emitted, with its block and offset
+  const ir::Block* block_ = nullptr;
+  unsigned page_offset_ = 0;
+  const std::uint32_t first_site_;
+
+  CodeHolder code_;
+  x86::Assembler a_;
+  std::vector<Label> labels_;  // of the parts
+  Label spill_, fill_, unpin_;
+  std::vector<Cold> cold_;
+  std::vector<Link> links_;
+
+  std::size_t now_ = 0;
+  std::vector<std::uint32_t> last_use_;
+  std::vector<std::uint32_t> use_count_;
+  std::vector<Where> where_;
+  std::array<Value, kValues.size()> value_of_{ir::kNone, ir::kNone, ir::kNone};
+  std::array<Value, 16> xmm_of_ = [] {
+    std::array<Value, 16> none;
+    none.fill(ir::kNone);
+    return none;
+  }();
+  std::array<bool, kSpillSlots> slot_used_{};
+  std::vector<Group> groups_;
+  std::vector<std::uint16_t> group_of_;  // by instruction
+  Value fused_ = ir::kNone;
+  std::vector<Value> released_;
+  bool lent_ = false;           // an operand's register has become the result's
+  bool operands_read_ = false;  // by the current instruction
+};
+
+}  // namespace doppel::x64

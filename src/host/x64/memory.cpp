@@ -1,0 +1,348 @@
+// Loads, stores and atomics, by the software TLB.
+#include "host/x64/emission.h"
+
+namespace doppel::x64 {
+
+std::uint32_t Compiler::Emission::packed(const Inst& inst) const {
+  const unsigned at = page_offset_ + block_->origins[inst.origin].offset;
+  return pack_slow_access(inst.access(), at, unretired_after(inst.origin));
+}
+
+Label Compiler::Emission::leave_by_step(const Inst& inst) {
+  const Label out = a_.newLabel();
+  later([=, this, origin = inst.origin] {
+    a_.bind(out);
+    refund(origin);
+    leave(ExitReason::kStep, block_->origins[origin].offset);
+  });
+  return out;
+}
+
+void Compiler::Emission::emit_lookup(ir::Access access, std::int64_t offset, const x86::Gp& base, std::uint32_t array,
+                                     const Label& slow) {
+  if (offset != 0) {
+    a_.lea(x86::rax, x86::ptr(base, static_cast<int>(offset)));
+  } else if (base != x86::rax) {
+    a_.mov(x86::rax, base);
+  }
+  const unsigned bytes = ir::bytes_of(access);
+  a_.mov(x86::ecx, x86::eax);
+  a_.shr(x86::ecx, 8);
+  a_.and_(x86::ecx, static_cast<int>((o_.tlb_entries - 1) << 4));
+  a_.mov(x86::rdx, x86::rax);
+  a_.and_(x86::rdx, static_cast<int>(-4096 | static_cast<int>(bytes - 1)));
+  a_.add(x86::rcx, state(o_.tlb));
+  a_.cmp(x86::rdx, x86::qword_ptr(x86::rcx, static_cast<int>(array)));
+  a_.jne(slow);
+  a_.mov(x86::rcx, x86::qword_ptr(x86::rcx, static_cast<int>(array) + 8));
+}
+
+void Compiler::Emission::call_slow(const Inst& inst, const StubOffsets& stub,
+                                   const std::vector<std::pair<unsigned, unsigned>>& saved) {
+  for (const auto& [xmm, index] : saved) a_.movsd(slot(index), x86::xmm(xmm));
+  if (region_) a_.call(spill_);
+  a_.mov(x86::edx, packed(inst));
+  a_.call(state(region_ ? stub.bare : stub.full));
+  if (region_) a_.call(fill_);
+  for (const auto& [xmm, index] : saved) a_.movsd(x86::xmm(xmm), slot(index));
+}
+
+void Compiler::Emission::find_groups() {
+  groups_.clear();
+  group_of_.assign(block_->insts.size(), kNoGroup);
+  struct Open {
+    Value base;
+    Op op;
+    std::uint16_t group;
+  };
+  std::vector<Open> open;
+  for (std::size_t i = 0; i < block_->insts.size(); ++i) {
+    const Inst& inst = block_->insts[i];
+    // What the interpreter runs may change translations.
+    if (inst.op == Op::kCall) open.clear();
+    if (inst.op != Op::kLoad && inst.op != Op::kStore) continue;
+    const std::int64_t begin = inst.imm;
+    const std::int64_t end = begin + ir::bytes_of(inst.access());
+    const auto known = std::ranges::find_if(
+        open, [&](const Open& o) { return o.base == inst.operands[0] && o.op == inst.op; });
+    if (known != open.end()) {
+      Group& group = groups_[known->group];
+      const std::int64_t least = std::min(group.least, begin);
+      const std::int64_t most = std::max(group.end, end);
+      if (most - least <= kGroupBytes) {
+        group.least = least;
+        group.end = most;
+        group.last = i;
+        group_of_[i] = known->group;
+        continue;
+      }
+      open.erase(known);
+    }
+    const auto number = static_cast<std::uint16_t>(groups_.size());
+    groups_.push_back({begin, end, i, i});
+    group_of_[i] = number;
+    open.push_back({inst.operands[0], inst.op, number});
+  }
+}
+
+Compiler::Emission::Group* Compiler::Emission::group_now() {
+  const std::uint16_t number = group_of_[now_];
+  if (number == kNoGroup || groups_[number].first == groups_[number].last) return nullptr;
+  return &groups_[number];
+}
+
+void Compiler::Emission::begin_group() {
+  if (Group* group = group_now(); group != nullptr && group->first == now_) group->slot = take_slot();
+}
+
+void Compiler::Emission::end_group() {
+  if (Group* group = group_now(); group != nullptr && group->last == now_) slot_used_[group->slot] = false;
+}
+
+x86::Mem Compiler::Emission::locate(const Inst& inst, const x86::Gp& base, std::uint32_t array, const Label& slow) {
+  const x86::Mem at = x86::ptr(x86::rax, x86::rcx);
+  Group* group = group_now();
+  if (group == nullptr) {
+    emit_lookup(inst.access(), inst.imm, base, array, slow);
+    return at;
+  }
+  const Label alone = a_.newLabel();
+  const Label ready = a_.newLabel();
+  const unsigned kept = group->slot;
+  const bool first = group->first == now_;
+  const int beyond = static_cast<int>(inst.imm - group->least);
+  if (first) {
+    a_.lea(x86::rax, x86::ptr(base, static_cast<int>(group->least)));
+    a_.mov(x86::ecx, x86::eax);
+    a_.shr(x86::ecx, 8);
+    a_.and_(x86::ecx, static_cast<int>((o_.tlb_entries - 1) << 4));
+    // Entries of neighbouring pages are in other places: the last byte's tag at the first byte's place says both.
+    a_.lea(x86::rdx, x86::ptr(x86::rax, static_cast<int>(group->end - group->least - 1)));
+    a_.and_(x86::rdx, -4096);
+    a_.add(x86::rcx, state(o_.tlb));
+    a_.cmp(x86::rdx, x86::qword_ptr(x86::rcx, static_cast<int>(array)));
+    a_.jne(alone);
+    a_.mov(x86::rcx, x86::qword_ptr(x86::rcx, static_cast<int>(array) + 8));
+    if (beyond != 0) a_.add(x86::rax, beyond);
+    a_.mov(slot(kept), x86::rcx);
+  } else {
+    a_.mov(x86::rcx, slot(kept));
+    a_.lea(x86::rax, x86::ptr(base, static_cast<int>(inst.imm)));
+    a_.test(x86::cl, kNoAddend);
+    a_.jnz(alone);
+  }
+  a_.bind(ready);
+  later([=, this] {
+    a_.bind(alone);
+    if (first) {
+      a_.mov(slot(kept), kNoAddend);
+      if (beyond != 0) a_.add(x86::rax, beyond);
+    }
+    emit_lookup(inst.access(), 0, x86::rax, array, slow);
+    a_.jmp(ready);
+  });
+  return at;
+}
+
+void Compiler::Emission::emit_call(const Inst& inst) {
+  for (unsigned index = 0; index < pins_.integer.size(); ++index) vacate(index, ir::kNone);
+  for (unsigned index = 0; index < pins_.floating.size(); ++index) vacate_xmm(index, ir::kNone);
+  call_slow(inst, o_.step, live_xmms());
+}
+
+std::vector<std::pair<unsigned, unsigned>> Compiler::Emission::live_xmms() {
+  std::vector<std::pair<unsigned, unsigned>> saved;
+  for (unsigned i = kFirstValueXmm; i <= last_value_xmm_; ++i) {
+    if (xmm_of_[i] != ir::kNone && live_after(xmm_of_[i]) && xmm_of_[i] != now_) saved.push_back({i, take_slot()});
+  }
+  for (const auto& [xmm, index] : saved) slot_used_[index] = false;
+  return saved;
+}
+
+void Compiler::Emission::load_from(const x86::Mem& at, const x86::Gp& d, ir::Access access) {
+  x86::Mem sized = at;
+  sized.setSize(ir::bytes_of(access));
+  switch (access) {
+    case ir::Access::kI8:
+    case ir::Access::kI16: a_.movsx(d, sized); break;
+    case ir::Access::kU8:
+    case ir::Access::kU16: a_.movzx(d.r32(), sized); break;
+    case ir::Access::kI32: a_.movsxd(d, sized); break;
+    case ir::Access::kU32: a_.mov(d.r32(), sized); break;
+    default: a_.mov(d, sized); break;
+  }
+}
+
+void Compiler::Emission::load_from(const x86::Mem& at, const x86::Xmm& d, ir::Access access) {
+  if (access == ir::Access::kF64) {
+    a_.movsd(d, at);
+  } else {
+    a_.movss(d, at);
+  }
+}
+
+void Compiler::Emission::store_to(const x86::Mem& at, const x86::Gp& from, ir::Access access) {
+  switch (ir::bytes_of(access)) {
+    case 1: a_.mov(at, from.r8()); break;
+    case 2: a_.mov(at, from.r16()); break;
+    case 4: a_.mov(at, from.r32()); break;
+    default: a_.mov(at, from); break;
+  }
+}
+
+void Compiler::Emission::store_to(const x86::Mem& at, const x86::Xmm& from, ir::Access access) {
+  if (access == ir::Access::kF64) {
+    a_.movsd(at, from);
+  } else {
+    a_.movss(at, from);
+  }
+}
+
+x86::Mem Compiler::Emission::atomic_location(const Inst& inst, bool reads_only) {
+  const x86::Gp base = use(inst.operands[0], x86::rax);
+  const unsigned bytes = ir::bytes_of(inst.access());
+  const Label out = leave_by_step(inst);
+  emit_lookup(inst.access(), 0, base, reads_only ? o_.tlb_read : o_.tlb_write, out);
+  a_.add(x86::rcx, x86::rax);
+  return x86::ptr(x86::rcx, 0, bytes);
+}
+
+void Compiler::Emission::emit_atomic(const Inst& inst) {
+  const auto op = static_cast<ir::AtomicOp>(inst.imm);
+  const bool wide = inst.access() == ir::Access::kI64;
+  const auto sized = [wide](const x86::Gp& reg) -> x86::Gp { return wide ? x86::Gp(reg) : x86::Gp(reg.r32()); };
+  const x86::Mem at = atomic_location(inst, op == ir::AtomicOp::kLoad);
+  const x86::Gp rax = sized(x86::rax);
+  const x86::Gp rdx = sized(x86::rdx);
+  if (op == ir::AtomicOp::kLoad) {
+    a_.mov(rax, at);
+  } else if (op == ir::AtomicOp::kSwap || op == ir::AtomicOp::kAdd) {
+    move(x86::rax, inst.operands[1]);
+    if (op == ir::AtomicOp::kSwap) {
+      a_.xchg(at, rax);
+    } else {
+      a_.lock().xadd(at, rax);
+    }
+  } else {
+    // The operand in a register of its own, or in a slot for the while.
+    const Value operand = inst.operands[1];
+    const Where where = where_[operand];
+    const unsigned lent = take_slot();
+    x86::Mem kept = x86::ptr(x86::rsp, static_cast<int>(8 * lent), wide ? 8 : 4);
+    std::optional<x86::Gp> held;
+    if (where.kind == Kind::kRegister || where.kind == Kind::kPinned) {
+      held = sized(use(operand, x86::rdx));
+    } else {
+      a_.mov(slot(lent), use(operand, x86::rdx));
+    }
+    const auto with_operand = [&](auto emit) { held ? emit(*held) : emit(kept); };
+    a_.mov(rax, at);
+    const Label again = a_.newLabel();
+    a_.bind(again);
+    a_.mov(rdx, rax);
+    switch (op) {
+      case ir::AtomicOp::kAnd: with_operand([&](auto&& x) { a_.and_(rdx, x); }); break;
+      case ir::AtomicOp::kOr: with_operand([&](auto&& x) { a_.or_(rdx, x); }); break;
+      case ir::AtomicOp::kXor: with_operand([&](auto&& x) { a_.xor_(rdx, x); }); break;
+      default: {
+        const x86::CondCode replaces = op == ir::AtomicOp::kMin    ? x86::CondCode::kG
+                                       : op == ir::AtomicOp::kMax  ? x86::CondCode::kL
+                                       : op == ir::AtomicOp::kMinu ? x86::CondCode::kA
+                                                                   : x86::CondCode::kB;
+        with_operand([&](auto&& x) {
+          a_.cmp(rdx, x);
+          a_.cmov(replaces, rdx, x);
+        });
+        break;
+      }
+    }
+    a_.lock().cmpxchg(at, rdx);
+    a_.jne(again);
+    slot_used_[lent] = false;
+  }
+  const x86::Gp d = destination();
+  if (wide) {
+    a_.mov(d, x86::rax);
+  } else {
+    a_.movsxd(d, x86::eax);
+  }
+}
+
+void Compiler::Emission::emit_compare_swap(const Inst& inst) {
+  const bool wide = inst.access() == ir::Access::kI64;
+  const x86::Mem at = atomic_location(inst, false);
+  move(x86::rax, inst.operands[1]);
+  const x86::Gp next = use(inst.operands[2], x86::rdx);
+  a_.lock().cmpxchg(at, wide ? x86::Gp(next) : x86::Gp(next.r32()));
+  a_.sete(x86::al);
+  a_.movzx(x86::eax, x86::al);
+  a_.mov(destination(), x86::rax);
+}
+
+void Compiler::Emission::emit_load(const Inst& inst) {
+  const Label slow = a_.newLabel();
+  const Label done = a_.newLabel();
+  begin_group();
+  // What making room for the destination emits must come before the way to the slow path branches off.
+  const x86::Gp base = use(inst.operands[0], x86::rax);
+  const bool floating = inst.type != Type::kI64;
+  if (floating) {
+    const x86::Xmm d = destination_xmm();
+    const auto saved = live_xmms();
+    load_from(locate(inst, base, o_.tlb_read, slow), d, inst.access());
+    end_group();
+    a_.bind(done);
+    later([=, this] {
+      a_.bind(slow);
+      call_slow(inst, o_.read, saved);
+      a_.movq(d, x86::rax);
+      a_.jmp(done);
+    });
+    return;
+  }
+  const x86::Gp d = destination();
+  const auto saved = live_xmms();
+  load_from(locate(inst, base, o_.tlb_read, slow), d, inst.access());
+  end_group();
+  a_.bind(done);
+  later([=, this] {
+    a_.bind(slow);
+    call_slow(inst, o_.read, saved);
+    if (d != x86::rax) a_.mov(d, x86::rax);
+    a_.jmp(done);
+  });
+}
+
+void Compiler::Emission::emit_store(const Inst& inst) {
+  const Label slow = a_.newLabel();
+  const Label done = a_.newLabel();
+  begin_group();
+  const x86::Mem at = locate(inst, use(inst.operands[0], x86::rax), o_.tlb_write, slow);
+  end_group();
+  const Value value = inst.operands[1];
+  const bool floating = block_->insts[value].type != Type::kI64;
+  const auto saved = live_xmms();
+  const Where where = where_[value];
+  if (floating) {
+    store_to(at, use_xmm(value, x86::xmm0), inst.access());
+  } else {
+    store_to(at, use(value, x86::rdx), inst.access());
+  }
+  a_.bind(done);
+  later([=, this] {
+    a_.bind(slow);
+    // The value is still where it was: nothing has been emitted since.
+    switch (where.kind) {
+      case Kind::kRegister: a_.mov(x86::rcx, kValues[where.index]); break;
+      case Kind::kPinned: a_.mov(x86::rcx, kPins[where.index]); break;
+      case Kind::kXmm: a_.movq(x86::rcx, x86::xmm(where.index)); break;
+      case Kind::kPinnedXmm: a_.movq(x86::rcx, pinned_xmm(where.index)); break;
+      case Kind::kSlot: a_.mov(x86::rcx, slot(where.index)); break;
+      default: load_constant(x86::rcx, constant(value)); break;
+    }
+    call_slow(inst, o_.write, saved);
+    a_.jmp(done);
+  });
+}
+
+}  // namespace doppel::x64

@@ -1,0 +1,214 @@
+// Which value lies where: pinned registers, value registers, spill slots.
+#include "host/x64/emission.h"
+
+namespace doppel::x64 {
+
+void Compiler::Emission::store_pins(const Pins& pins) {
+  for (std::size_t i = 0; i < pins.integer.size(); ++i) a_.mov(state(pins.integer[i]), kPins[i]);
+  for (std::size_t i = 0; i < pins.floating.size(); ++i) {
+    a_.movsd(state(pins.floating[i]), pinned_xmm(static_cast<unsigned>(i)));
+  }
+}
+
+void Compiler::Emission::load_pins(const Pins& pins) {
+  for (std::size_t i = 0; i < pins.integer.size(); ++i) a_.mov(kPins[i], state(pins.integer[i]));
+  for (std::size_t i = 0; i < pins.floating.size(); ++i) {
+    a_.movsd(pinned_xmm(static_cast<unsigned>(i)), state(pins.floating[i]));
+  }
+}
+
+void Compiler::Emission::emit_transfers() {
+  a_.bind(spill_);
+  store_pins(pins_);
+  a_.ret();
+  a_.bind(fill_);
+  load_pins(pins_);
+  a_.ret();
+  a_.bind(unpin_);
+  store_pins(pins_);
+  load_pins(Pins{o_.pinned, {}});
+  a_.ret();
+}
+
+void Compiler::Emission::unpin() {
+  if (region_) a_.call(unpin_);
+}
+
+void Compiler::Emission::find_last_uses() {
+  last_use_.assign(block_->insts.size(), 0);
+  use_count_.assign(block_->insts.size(), 0);
+  for (std::size_t i = 0; i < block_->insts.size(); ++i) {
+    for (const Value operand : block_->insts[i].operands) {
+      if (operand == ir::kNone) continue;
+      last_use_[operand] = static_cast<std::uint32_t>(i);
+      ++use_count_[operand];
+    }
+  }
+}
+
+void Compiler::Emission::release(Value value) {
+  Where& where = where_[value];
+  if (where.kind == Kind::kRegister) value_of_[where.index] = ir::kNone;
+  if (where.kind == Kind::kXmm) xmm_of_[where.index] = ir::kNone;
+  if (where.kind == Kind::kSlot) slot_used_[where.index] = false;
+  if (where.kind != Kind::kConstant) where = {};
+}
+
+unsigned Compiler::Emission::take_slot() {
+  const auto free = std::find(slot_used_.begin(), slot_used_.end(), false);
+  assert(free != slot_used_.end());
+  *free = true;
+  return static_cast<unsigned>(free - slot_used_.begin());
+}
+
+bool Compiler::Emission::is_operand_now(Value value) const {
+  if (operands_read_) return false;
+  const auto& operands = block_->insts[now_].operands;
+  return std::find(operands.begin(), operands.end(), value) != operands.end();
+}
+
+unsigned Compiler::Emission::free_register() {
+  std::optional<unsigned> victim;
+  for (unsigned i = 0; i < kValues.size(); ++i) {
+    if (value_of_[i] == ir::kNone) return i;
+    if (is_operand_now(value_of_[i])) continue;
+    if (!victim || last_use_[value_of_[i]] > last_use_[value_of_[*victim]]) victim = i;
+  }
+  assert(victim);
+  const unsigned index = take_slot();
+  a_.mov(slot(index), kValues[*victim]);
+  where_[value_of_[*victim]] = {Kind::kSlot, static_cast<std::uint16_t>(index)};
+  value_of_[*victim] = ir::kNone;
+  return *victim;
+}
+
+unsigned Compiler::Emission::free_xmm() {
+  std::optional<unsigned> victim;
+  for (unsigned i = kFirstValueXmm; i <= last_value_xmm_; ++i) {
+    if (xmm_of_[i] == ir::kNone) return i;
+    if (is_operand_now(xmm_of_[i])) continue;
+    if (!victim || last_use_[xmm_of_[i]] > last_use_[xmm_of_[*victim]]) victim = i;
+  }
+  assert(victim);
+  const unsigned index = take_slot();
+  a_.movsd(slot(index), x86::xmm(*victim));
+  where_[xmm_of_[*victim]] = {Kind::kSlot, static_cast<std::uint16_t>(index)};
+  xmm_of_[*victim] = ir::kNone;
+  return *victim;
+}
+
+std::optional<unsigned> Compiler::Emission::pinned(std::int64_t offset) const {
+  return position(pins_.integer, offset);
+}
+
+std::optional<unsigned> Compiler::Emission::position(const std::vector<std::uint32_t>& offsets, std::int64_t offset) {
+  const auto found = std::find(offsets.begin(), offsets.end(), static_cast<std::uint32_t>(offset));
+  if (found == offsets.end()) return std::nullopt;
+  return static_cast<unsigned>(found - offsets.begin());
+}
+
+void Compiler::Emission::vacate(unsigned index, Value except) {
+  for (Value v = 0; v < now_; ++v) {
+    if (where_[v].kind != Kind::kPinned || where_[v].index != index || v == except || !live_after(v)) continue;
+    const unsigned to = free_register();
+    a_.mov(kValues[to], kPins[index]);
+    value_of_[to] = v;
+    where_[v] = {Kind::kRegister, static_cast<std::uint16_t>(to)};
+  }
+}
+
+void Compiler::Emission::vacate_xmm(unsigned index, Value except) {
+  for (Value v = 0; v < now_; ++v) {
+    if (where_[v].kind != Kind::kPinnedXmm || where_[v].index != index || v == except || !live_after(v)) continue;
+    const unsigned to = free_xmm();
+    a_.movaps(x86::xmm(to), pinned_xmm(index));
+    xmm_of_[to] = v;
+    where_[v] = {Kind::kXmm, static_cast<std::uint16_t>(to)};
+  }
+}
+
+x86::Gp Compiler::Emission::destination() {
+  const Value self = static_cast<Value>(now_);
+  if (now_ + 1 < block_->insts.size()) {
+    const Inst& next = block_->insts[now_ + 1];
+    if (next.op == Op::kSet && next.operands[0] == self) {
+      if (const auto index = pinned(next.imm)) {
+        vacate(*index, ir::kNone);
+        where_[self] = {Kind::kPinned, static_cast<std::uint16_t>(*index)};
+        return kPins[*index];
+      }
+    }
+  }
+  // An operand that dies here may lend its register; emission copes with the overlap.
+  for (const Value operand : block_->insts[now_].operands) {
+    if (operand == ir::kNone || live_after(operand) || where_[operand].kind != Kind::kRegister) continue;
+    const unsigned index = where_[operand].index;
+    if (lent_) break;
+    lent_ = true;
+    value_of_[index] = self;
+    where_[self] = where_[operand];
+    where_[operand].kind = Kind::kNowhere;
+    return kValues[index];
+  }
+  const unsigned index = free_register();
+  value_of_[index] = self;
+  where_[self] = {Kind::kRegister, static_cast<std::uint16_t>(index)};
+  return kValues[index];
+}
+
+x86::Xmm Compiler::Emission::destination_xmm() {
+  const Value self = static_cast<Value>(now_);
+  if (now_ + 1 < block_->insts.size() && block_->insts[now_].type == Type::kF64) {
+    const Inst& next = block_->insts[now_ + 1];
+    if (next.op == Op::kSet && next.operands[0] == self) {
+      if (const auto index = pinned_floating(next.imm)) {
+        vacate_xmm(*index, ir::kNone);
+        where_[self] = {Kind::kPinnedXmm, static_cast<std::uint16_t>(*index)};
+        return pinned_xmm(*index);
+      }
+    }
+  }
+  const unsigned index = free_xmm();
+  xmm_of_[index] = self;
+  where_[self] = {Kind::kXmm, static_cast<std::uint16_t>(index)};
+  return x86::xmm(index);
+}
+
+void Compiler::Emission::load_constant(const x86::Gp& into, std::int64_t value) {
+  if (value >= 0 && value <= 0xffffffff) {
+    a_.mov(into.r32(), static_cast<std::uint32_t>(value));
+  } else {
+    a_.mov(into, value);
+  }
+}
+
+x86::Gp Compiler::Emission::use(Value value, const x86::Gp& scratch) {
+  const Where where = where_[value];
+  switch (where.kind) {
+    case Kind::kRegister: return kValues[where.index];
+    case Kind::kPinned: return kPins[where.index];
+    case Kind::kSlot: a_.mov(scratch, slot(where.index)); return scratch;
+    case Kind::kXmm: a_.movq(scratch, x86::xmm(where.index)); return scratch;
+    case Kind::kPinnedXmm: a_.movq(scratch, pinned_xmm(where.index)); return scratch;
+    default:
+      assert(is_constant(value));
+      load_constant(scratch, constant(value));
+      return scratch;
+  }
+}
+
+void Compiler::Emission::move(const x86::Gp& into, Value value) {
+  const x86::Gp from = use(value, into);
+  if (from != into) a_.mov(into, from);
+}
+
+x86::Xmm Compiler::Emission::use_xmm(Value value, const x86::Xmm& scratch) {
+  const Where where = where_[value];
+  if (where.kind == Kind::kXmm) return x86::xmm(where.index);
+  if (where.kind == Kind::kPinnedXmm) return pinned_xmm(where.index);
+  assert(where.kind == Kind::kSlot);
+  a_.movsd(scratch, slot(where.index));
+  return scratch;
+}
+
+}  // namespace doppel::x64

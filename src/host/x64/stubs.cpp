@@ -1,0 +1,119 @@
+// What all code shares: entry, exit, and the ways to the slow paths.
+#include "host/x64/emission.h"
+
+namespace doppel::x64 {
+
+void emit_jump_by_tlb(x86::Assembler& a, const StateOffsets& o, const Label& miss) {
+  const auto state = [](std::uint32_t offset) { return x86::qword_ptr(kState, static_cast<int>(offset)); };
+  a.mov(x86::ecx, x86::eax);
+  a.shr(x86::ecx, 8);
+  a.and_(x86::ecx, static_cast<int>((o.tlb_entries - 1) << 4));
+  a.mov(x86::rdx, x86::rax);
+  a.and_(x86::rdx, -4096);
+  a.add(x86::rcx, state(o.tlb));
+  a.mov(state(o.pc), x86::rax);
+  a.cmp(x86::rdx, x86::qword_ptr(x86::rcx, static_cast<int>(o.tlb_fetch)));
+  a.jne(miss);
+  a.mov(x86::rcx, x86::qword_ptr(x86::rcx, static_cast<int>(o.tlb_fetch + 8)));
+  a.mov(state(o.page), x86::rdx);
+  a.and_(x86::eax, 0xffe);
+  a.mov(x86::eax, x86::dword_ptr(x86::rcx, x86::rax, 1, static_cast<int>(o.page_entries)));
+  a.add(x86::rax, state(o.code));
+  a.jmp(x86::rax);
+}
+
+std::vector<std::byte> Compiler::make_entry_miss() const {
+  CodeHolder code;
+  code.init(Environment::host());
+  x86::Assembler a(&code);
+  a.mov(x86::qword_ptr(kState, static_cast<int>(offsets_.exit_reason)), static_cast<int>(ExitReason::kGo));
+  a.jmp(x86::qword_ptr(kState, static_cast<int>(offsets_.exit)));
+  return bytes_of(code);
+}
+
+Stubs Compiler::make_stubs(SlowHelper read, SlowHelper write, SlowHelper step) {
+  CodeHolder code;
+  code.init(Environment::host());
+  x86::Assembler a(&code);
+  Stubs stubs{};
+  const auto state = [](std::uint32_t offset) { return x86::qword_ptr(kState, static_cast<int>(offset)); };
+  const auto spill = [&] {
+    for (std::size_t i = 0; i < offsets_.pinned.size(); ++i) a.mov(state(offsets_.pinned[i]), kPins[i]);
+  };
+  const auto fill = [&](bool all) {
+    for (std::size_t i = 0; i < offsets_.pinned.size(); ++i) {
+      const bool clobbered_by_calls = kPins[i] == x86::r9 || kPins[i] == x86::r10 || kPins[i] == x86::r11;
+      if (all || clobbered_by_calls) a.mov(kPins[i], state(offsets_.pinned[i]));
+    }
+  };
+  const auto here = [&] { return static_cast<std::uint32_t>(a.offset()); };
+  const std::array<x86::Gp, 6> saved{x86::rbx, x86::rbp, x86::r12, x86::r13, x86::r14, x86::r15};
+
+  stubs.enter = here();
+  for (const x86::Gp& reg : saved) a.push(reg);
+  a.sub(x86::rsp, kFrameBytes);
+  a.mov(kState, x86::rdi);
+  a.mov(x86::rax, x86::rsi);
+  a.mov(kBudget, state(offsets_.budget));
+  fill(true);
+  a.jmp(x86::rax);
+
+  stubs.exit = here();
+  spill();
+  const Label leave = a.newLabel();
+  a.bind(leave);
+  a.mov(state(offsets_.budget), kBudget);
+  a.add(x86::rsp, kFrameBytes);
+  for (auto reg = saved.rbegin(); reg != saved.rend(); ++reg) a.pop(*reg);
+  a.ret();
+
+  // In: rax address, rcx value, edx the packed access. Out: rax. Keeps every register that holds a value.
+  // A bare one leaves the pinned registers to its caller: a region has others, and they are in the state.
+  const auto slow = [&](SlowHelper helper, bool steps, bool bare) {
+    const std::uint32_t at = here();
+    if (!bare) spill();
+    for (const x86::Gp& reg : kValues) a.push(reg);
+    a.mov(state(offsets_.budget), kBudget);
+    a.mov(x86::rdi, kState);
+    a.mov(x86::rsi, x86::rax);
+    a.xchg(x86::rdx, x86::rcx);
+    a.mov(x86::rax, reinterpret_cast<std::uintptr_t>(helper));
+    a.call(x86::rax);
+    a.test(x86::rdx, x86::rdx);
+    const Label fault = a.newLabel();
+    const Label jump = a.newLabel();
+    a.jz(fault);
+    if (steps) {
+      a.cmp(x86::rdx, static_cast<int>(Resume::kJump));
+      a.je(jump);
+    }
+    for (auto reg = kValues.rbegin(); reg != kValues.rend(); ++reg) a.pop(*reg);
+    if (!bare) fill(steps);
+    a.ret();
+    if (steps) {
+      a.bind(jump);
+      a.add(x86::rsp, static_cast<int>(8 * (kValues.size() + 1)));
+      a.mov(kBudget, state(offsets_.budget));
+      fill(true);
+      a.mov(x86::rax, state(offsets_.pc));
+      const Label miss = a.newLabel();
+      emit_jump_by_tlb(a, offsets_, miss);
+      a.bind(miss);
+      a.mov(state(offsets_.exit_reason), static_cast<int>(ExitReason::kGo));
+      a.jmp(state(offsets_.exit));
+    }
+    a.bind(fault);
+    a.add(x86::rsp, static_cast<int>(8 * (kValues.size() + 1)));
+    a.mov(kBudget, state(offsets_.budget));
+    a.mov(state(offsets_.exit_reason), static_cast<int>(ExitReason::kFault));
+    a.jmp(leave);
+    return at;
+  };
+  stubs.read = {slow(read, false, false), slow(read, false, true)};
+  stubs.write = {slow(write, false, false), slow(write, false, true)};
+  stubs.step = {slow(step, true, false), slow(step, true, true)};
+  stubs.bytes = bytes_of(code);
+  return stubs;
+}
+
+}  // namespace doppel::x64
