@@ -8,6 +8,7 @@
 
 #include "base/bits.h"
 #include "base/log.h"
+#include "process/abi/system_calls.h"
 
 namespace doppel::process {
 namespace {

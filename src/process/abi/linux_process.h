@@ -62,7 +62,4 @@ class LinuxProcess final : public riscv::UserSpace {
   bool renew_engine_ = false;
 };
 
-// Carries out the call in a7 with the arguments in a0 to a5, and gives what a0 gets.
-std::int64_t system_call(LinuxProcess& process);
-
 }  // namespace doppel::process
