@@ -2,7 +2,9 @@
 
 #include <xmmintrin.h>
 
+#include <algorithm>
 #include <array>
+#include <cstring>
 
 #include "base/bits.h"
 #include "isa/riscv/csr.h"
@@ -182,8 +184,23 @@ riscv::FetchEntry& TranslatorEngine::fetch_entry() {
 }
 
 void TranslatorEngine::step() {
+  const riscv::FetchEntry& entry = fetch_entry();
+  std::uint32_t raw = 0;
+  if (entry.tag == align_down(state_.pc, kPageSize)) {
+    const std::size_t offset = state_.pc & (kPageSize - 1);
+    const auto& source = static_cast<CodeCache::Page*>(entry.code)->source;
+    std::memcpy(&raw, source.bytes() + offset, std::min<std::size_t>(4, kPageSize - offset));
+  }
+  step(raw);
+}
+
+void TranslatorEngine::step(std::uint32_t raw) {
   ++steps_;
-  interpreter_.step();
+  const std::size_t bytes = raw == 0 ? 0 : riscv::instruction_bytes(static_cast<std::uint16_t>(raw));
+  if (bytes == 2) raw &= 0xffff;
+  // What straddles two pages, or lies in none that is known, has to be fetched.
+  if (bytes == 0 || state_.pc % kPageSize + bytes > kPageSize) return interpreter_.step();
+  interpreter_.step(raw);
 }
 
 void TranslatorEngine::open_floating() {
@@ -252,7 +269,7 @@ x64::SlowResult TranslatorEngine::slow_write(void*, std::uint64_t address, std::
   return {0, x64::Resume::kHere};
 }
 
-x64::SlowResult TranslatorEngine::slow_step(void*, std::uint64_t, std::uint64_t, std::uint64_t access) {
+x64::SlowResult TranslatorEngine::slow_step(void*, std::uint64_t, std::uint64_t raw, std::uint64_t access) {
   using x64::Resume;
   TranslatorEngine& self = *running;
   HartState& state = self.state_;
@@ -262,7 +279,7 @@ x64::SlowResult TranslatorEngine::slow_step(void*, std::uint64_t, std::uint64_t,
   state.pc = pc;
   state.instructions = self.slice_end_ - static_cast<std::uint64_t>(state.frame.budget) - x64::slow_unretired(access);
   const std::uint64_t before = state.instructions;
-  self.step();
+  self.step(static_cast<std::uint32_t>(raw));
   const bool retired = state.instructions != before;
   const bool in_sequence = retired && state.pc - pc <= 4 && state.pc != pc && self.mmu_.changes() == changes;
   if (!in_sequence || self.hart_.attention()) {

@@ -40,6 +40,7 @@ class TranslatorEngine final : public Engine {
   const std::byte* find();
   riscv::FetchEntry& fetch_entry();  // where the TLB may hold state.pc's page
   void step();
+  void step(std::uint32_t raw);  // the encoding of the instruction at state.pc, as far as it is known
   // MXCSR holds the guest's rounding mode and accrued flags only while floating-point code may run.
   void open_floating();
   void close_floating();

@@ -127,6 +127,11 @@ Leaving evaluate(const Block& block, std::span<std::byte> state, Environment& en
         }
         break;
       }
+      case Op::kZero:
+        for (u64 done = 0; done < immediate; done += 8) {
+          if (!environment.store(Access::kI64, a + done, 0)) return {.cause = Cause::kFault, .origin = inst.origin};
+        }
+        break;
       case Op::kFence: environment.fence(); break;
       case Op::kCall:
         if (!environment.call(inst.imm)) return {.cause = Cause::kFault, .origin = inst.origin};

@@ -87,6 +87,7 @@ constexpr unsigned bytes_of(Type type) { return type == Type::kVoid ? 0 : type =
   /* guest memory; address is operand 0 plus imm */                                                \
   X(kLoad, "load", kAny, 1, "L")       /* access: width, extension */                              \
   X(kStore, "store", kVoid, 2, "L")    /* operand 1 is the value */                                \
+  X(kZero, "zero", kVoid, 1, "L")      /* clears imm bytes, at an address that is a multiple of imm */ \
   X(kFence, "fence", kVoid, 0, "L")    /* orders earlier stores before later loads */              \
   /* naturally aligned, sequentially consistent; what they cannot do is stepped. imm: an AtomicOp */ \
   X(kAtomic, "atomic", kI64, 2, "L")   /* access; address, operand; gives the old value, sign-extended */ \

@@ -103,6 +103,7 @@ class Printer {
         break;
       case Op::kAtomic: add(" {}, [%{}], %{}", name_in(kAtomicNames, static_cast<std::size_t>(inst.imm)), a, b); break;
       case Op::kCompareSwap: add(" [%{}], %{}, %{}", a, b, c); break;
+      case Op::kZero: add(" {}, [%{}]", inst.imm, a); break;
       case Op::kCall: add(" {}", inst.imm); break;
       case Op::kExit: add(" {:+}", inst.imm); break;
       case Op::kExitIf: add(" %{}, {:+}", a, inst.imm); break;
@@ -311,6 +312,14 @@ class Parser {
         if (auto parsed = address(scanner, inst); !parsed) return parsed;
         if (inst.imm != 0) return fail("its address has no offset");
         return operands(scanner, inst, 1, true);
+      case Op::kZero: {
+        const auto bytes = scanner.take_unsigned_as<std::uint32_t>();
+        if (!bytes || !scanner.take(',')) return fail("expected how many bytes, and a comma");
+        if (auto parsed = address(scanner, inst); !parsed) return parsed;
+        if (inst.imm != 0) return fail("its address has no offset");
+        inst.imm = *bytes;
+        return {};
+      }
       case Op::kCall: {
         const auto helper = scanner.take_unsigned_as<std::uint32_t>();
         if (!helper) return fail("expected the number of a helper");

@@ -151,6 +151,11 @@ class Verifier {
         most_detail = static_cast<unsigned>(Access::kI64);
         break;
       case Op::kCompareSwap: most_detail = static_cast<unsigned>(Access::kI64); break;
+      case Op::kZero:
+        least = 16;
+        most = 4096;
+        if ((inst.imm & (inst.imm - 1)) != 0) return fail("{} bytes are no power of two", inst.imm);
+        break;
       case Op::kExitTo: most_detail = static_cast<unsigned>(JumpHint::kReturn); break;
       default: break;
     }

@@ -86,7 +86,7 @@ TEST(Lockstep, DevicesAndFloatingPointKeepApart) {
 // An access that faults leaves everything as it was before it, and all before it done.
 TEST(Lockstep, FaultsArePrecise) {
   for (const char* access : {"lw a0, 0(t0)", "ld s7, 0(t0)", "sw a0, 0(t0)", "fld ft3, 0(t0)", "lbu t0, 0(t0)",
-                             "lr.w a0, (t0)", "amoadd.w a0, a0, (t0)", "sd zero, 0(t0)", "c.lw a0, 0(a3)"}) {
+                             "lr.w a0, (t0)", "amoadd.w a0, a0, (t0)", "sd zero, 0(t0)", "c.lw a0, 0(a3)", "cbo.zero (t0)"}) {
     for (const u64 address : {u64{0}, kDevice + kPageSize - 4, kRam + kRamBytes - 2, kRam - 1, ~u64{0}}) {
       const Scenario scenario = scenario_of(fmt::format(R"(
           li t0, {0:#x}; li a3, {0:#x}
@@ -94,6 +94,27 @@ TEST(Lockstep, FaultsArePrecise) {
           {1}
           addi a4, a4, 1; addi a0, a0, 1; addi s7, s7, 1)", address, access));
       EXPECT_EQ(compare_engines(scenario), "") << access << " at " << address;
+    }
+  }
+}
+
+// A whole cache block, wherever in it the address points, and nothing around it.
+TEST(Lockstep, ZeroesCacheBlocks) {
+  for (const unsigned offset : {0u, 1u, 63u, 64u, 4095u}) {
+    for (const u64 menvcfg : {u64{0}, u64{riscv::envcfg::kCbze}}) {
+      Scenario scenario = scenario_of(fmt::format(R"(
+          li t0, {:#x}; ld t1, 0(t0); addi a4, t0, 0; fld ft0, 0(a0); fadd.d ft0, ft0, ft0; sd a4, 0(s0)
+          cbo.zero (t0); addi a4, a4, 1; fadd.d ft0, ft0, ft0; cbo.zero (t0); addi a5, a4, 1)", kData + offset));
+      riscv::HartState& state = scenario.contents.state;
+      state.x[8] = kSaveArea;
+      state.privilege = riscv::Privilege::kSupervisor;
+      state.menvcfg = menvcfg;
+      EXPECT_EQ(compare_engines(scenario), "") << offset << " " << menvcfg;
+      Machine machine(EngineKind::kTranslate, scenario.contents);
+      machine.run(100);
+      const u64 block = align_down(kData + offset, u64{64});
+      EXPECT_EQ(machine.peek(block) == 0 && machine.peek(block + 56) == 0, menvcfg != 0);
+      EXPECT_EQ(machine.peek(block + 64), scenario.contents.peek<u64>(block + 64));
     }
   }
 }

@@ -128,7 +128,13 @@ class RandomBlock {
   }
 
   void leave() {
-    switch (below(5)) {
+    switch (below(6)) {
+      case 3: {
+        const std::uint64_t bytes = std::uint64_t{16} << below(9);
+        builder_.emit(Op::kZero, Type::kVoid, with(Op::kAnd, any(Type::kI64), 0 - bytes), kNone, kNone,
+                      static_cast<std::int64_t>(bytes));
+        break;
+      }
       case 0: builder_.emit(Op::kFence, Type::kVoid); break;
       case 1: builder_.emit(Op::kCall, Type::kVoid, kNone, kNone, kNone, below(4), detail_below(9)); break;
       case 2: {

@@ -89,8 +89,8 @@ struct Stubs {
   StubOffsets read, write, step;
 };
 
-// What slow accesses and steps call, with the state, the guest address, the value to store and the packed
-// access.
+// What slow accesses and steps call, with the state, the guest address, the value to store (for a step the
+// instruction's encoding) and the packed access.
 enum class Resume : std::uint64_t {
   kLeave,  // back to the dispatcher: a trap was taken, or somebody asks for attention
   kHere,   // go on after the instruction

@@ -262,6 +262,8 @@ class Compiler::Emission {
 
   // The instruction is left to the interpreter; values that share a pinned register must leave it first.
   void emit_call(const Inst& inst);
+  // The interpreter is told the encoding, so that it need not fetch it.
+  void call_step(const Inst& inst, const std::vector<std::pair<unsigned, unsigned>>& saved);
 
   // The xmm registers that hold values needed after this instruction, each with a slot to keep it in during a
   // call. The slots are only lent: no value is spilled between here and the cold part's place in time.
@@ -277,6 +279,8 @@ class Compiler::Emission {
   // rax, rcx and rdx hold the old value, the location and the new value.
   void emit_atomic(const Inst& inst);
   void emit_compare_swap(const Inst& inst);
+  // Without a TLB entry the whole instruction is left to the interpreter, which changes no register by it.
+  void emit_zero(const Inst& inst);
   void emit_load(const Inst& inst);
   void emit_store(const Inst& inst);
 

@@ -70,6 +70,7 @@ void Compiler::Emission::emit(const Inst& inst) {
     case Op::kStore: return emit_store(inst);
     case Op::kAtomic: return emit_atomic(inst);
     case Op::kCompareSwap: return emit_compare_swap(inst);
+    case Op::kZero: return emit_zero(inst);
     case Op::kFence: a_.mfence(); return;
     case Op::kFflags: return emit_flags_get(inst);
     case Op::kFsetFlags: return emit_flags_set(inst);

@@ -147,7 +147,12 @@ x86::Mem Compiler::Emission::locate(const Inst& inst, const x86::Gp& base, std::
 void Compiler::Emission::emit_call(const Inst& inst) {
   for (unsigned index = 0; index < pins_.integer.size(); ++index) vacate(index, ir::kNone);
   for (unsigned index = 0; index < pins_.floating.size(); ++index) vacate_xmm(index, ir::kNone);
-  call_slow(inst, o_.step, live_xmms());
+  call_step(inst, live_xmms());
+}
+
+void Compiler::Emission::call_step(const Inst& inst, const std::vector<std::pair<unsigned, unsigned>>& saved) {
+  a_.mov(x86::ecx, block_->origins[inst.origin].raw);
+  call_slow(inst, o_.step, saved);
 }
 
 std::vector<std::pair<unsigned, unsigned>> Compiler::Emission::live_xmms() {
@@ -277,6 +282,21 @@ void Compiler::Emission::emit_compare_swap(const Inst& inst) {
   a_.sete(x86::al);
   a_.movzx(x86::eax, x86::al);
   a_.mov(destination(), x86::rax);
+}
+
+void Compiler::Emission::emit_zero(const Inst& inst) {
+  const Label slow = a_.newLabel();
+  const Label done = a_.newLabel();
+  const auto saved = live_xmms();
+  emit_lookup(ir::Access::kU8, 0, use(inst.operands[0], x86::rax), o_.tlb_write, slow);
+  a_.xorps(x86::xmm0, x86::xmm0);
+  for (int at = 0; at < inst.imm; at += 16) a_.movaps(x86::ptr(x86::rax, x86::rcx, 0, at), x86::xmm0);
+  a_.bind(done);
+  later([=, this] {
+    a_.bind(slow);
+    call_step(inst, saved);
+    a_.jmp(done);
+  });
 }
 
 void Compiler::Emission::emit_load(const Inst& inst) {

@@ -457,8 +457,10 @@ Interpreter::Interpreter(Hart& hart)
       mmu_(hart.mmu()),
       decoder_(hart.isa()),
       tlb_(&mmu_.tlb()),
+      known_(std::make_unique<Page>()),
       scratch_(std::make_unique<Page>()),
       refetch_{&refetch_here, {}} {
+  reset_ops(*known_, &illegal_here);  // as 0 is
   reset_ops(*scratch_, &leave_here);
   page_ = scratch_.get();
   hart.on_fence_i = [this] { expect_code_changes(); };
@@ -514,6 +516,27 @@ void Interpreter::step() {
     if (traps_ != traps) break;
   } while (remaining_ > 0);
   state_.pc = op == &refetch_ ? state_.pc : pc_of(op);
+  state_.instructions = end_ - static_cast<std::uint64_t>(remaining_);
+}
+
+void Interpreter::step(std::uint32_t raw) {
+  constexpr std::uint32_t kMultiplier = 0x9e37'79b9;
+  const std::size_t slot = (raw * kMultiplier) >> 23;
+  static_assert(std::size_t{1} << (32 - 23) == kKnown);
+  Op& op = known_->ops[slot];
+  if (known_raw_[slot] != raw) {
+    const Decoded decoded = decoder_.decode(raw);
+    op = {decoded.row == kIllegal ? &illegal_here : handler_of(decoded.row), decoded.operands};
+    known_raw_[slot] = raw;
+  }
+  // As if the page lay where the slot is the instruction's place.
+  page_ = known_.get();
+  page_gva_ = state_.pc - 2 * slot;
+  tlb_ = &mmu_.tlb();
+  end_ = state_.instructions + 1;
+  remaining_ = 0;
+  const Op* next = op.handler(state_, &op, *this);
+  state_.pc = next == &refetch_ ? state_.pc : pc_of(next);
   state_.instructions = end_ - static_cast<std::uint64_t>(remaining_);
 }
 
@@ -617,6 +640,7 @@ void Interpreter::reset_ops(Page& page, Handler handler) {
 
 std::uint32_t Interpreter::raw_of(const Op* op) const {
   if (page_ == scratch_.get()) return scratch_raw_;
+  if (page_ == known_.get()) return known_raw_[static_cast<std::size_t>(op - page_->ops.data())];
   const std::size_t offset = static_cast<std::size_t>(op - page_->ops.data()) * 2;
   std::uint16_t low = 0;
   std::memcpy(&low, page_->source.bytes() + offset, 2);

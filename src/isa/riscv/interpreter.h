@@ -32,6 +32,8 @@ class Interpreter {
   // For an engine that leaves single instructions to this one: runs the instruction at state.pc, or takes the
   // trap that it causes. Attention is the caller's business.
   void step();
+  // The same for an instruction whose encoding, all of it in one page, is known: nothing is fetched.
+  void step(std::uint32_t raw);
   // One data access at `gva` with the checks of the current mode, as the instruction there would make it.
   // On a trap nullopt or false, and fault() says which.
   std::optional<std::uint64_t> read(std::uint64_t gva, unsigned bytes) { return read_slow(gva, bytes); }
@@ -117,6 +119,11 @@ class Interpreter {
 
   // For instructions that cannot be kept in a page: those that straddle two, or lie in a page that PMP
   // splits. One slot at a time holds an instruction; the others lead out.
+  // Instructions that step() was given: by a hash of the encoding.
+  static constexpr std::size_t kKnown = 512;
+  std::unique_ptr<Page> known_;
+  std::array<std::uint32_t, kKnown> known_raw_{};
+
   std::unique_ptr<Page> scratch_;
   std::size_t scratch_slot_ = 0;
   std::uint32_t scratch_raw_ = 0;

@@ -157,6 +157,7 @@ class LiftMachine {
     // The interpreter may have opened or closed the gate.
     floating_open_ = false;
     privilege_known_ = false;
+    zeroing_known_ = false;
   }
   // The same for an instruction that goes elsewhere.
   void step_and_leave() {
@@ -265,8 +266,21 @@ class LiftMachine {
     if (fields == 0x010) step();  // PAUSE: the host's scheduler is told
   }
 
+  // Only zeroing has work to do.
+  void cache_block(semantics::CacheBlock op, const Word& address) {
+    if (op != semantics::CacheBlock::kZero) return step();
+    if (!zeroing_known_) {
+      // In U-mode senvcfg decides as well; what M-mode may do regardless of menvcfg is stepped.
+      const Word above_user = Word(u64{0}) - ne(state(offsetof(HartState, privilege)), Word(u64{0}));
+      const Word enabled = state(offsetof(HartState, menvcfg)) & (state(offsetof(HartState, senvcfg)) | above_user);
+      step_if(eq(enabled & Word(envcfg::kCbze), Word(u64{0})).in(b_));
+      zeroing_known_ = true;
+    }
+    constexpr u64 kBytes = IsaConfig::kCacheBlockBytes;
+    b_.emit(Op::kZero, Type::kVoid, (address & Word(0 - kBytes)).in(b_), ir::kNone, ir::kNone, kBytes);
+  }
+
   // --- Left to the interpreter.
-  template <class... Anything> void cache_block(Anything&&...) { step(); }
   template <class... Anything> void sfence_vma(Anything&&...) { step(); }
   void sfence_inval() { step(); }
   void fence_i() { step_and_leave(); }
@@ -441,6 +455,7 @@ class LiftMachine {
     const ir::Value page = b_.get(Type::kI64, offsetof(HartState, frame) + offsetof(isa::CodeFrame, page));
     return Word{b_, page} + Word(u64{page_offset_} + offset);
   }
+  Word state(std::size_t offset) { return {b_, b_.get(Type::kI64, static_cast<std::uint32_t>(offset))}; }
   static Word updated(const Word& old, CsrOp op, const Word& operand) {
     switch (op) {
       case CsrOp::kSet: return old | operand;
@@ -497,6 +512,7 @@ class LiftMachine {
   bool ended_ = false;
   bool done_ = false;             // with the current instruction: it is the interpreter's
   bool privilege_known_ = false;  // at least S
+  bool zeroing_known_ = false;    // cbo.zero is allowed
   bool floating_open_ = false;
 };
 
