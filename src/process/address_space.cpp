@@ -3,6 +3,7 @@
 #include <sys/mman.h>
 
 #include <cerrno>
+#include <iterator>
 
 #include "base/bits.h"
 #include "memory/address.h"
@@ -10,10 +11,11 @@
 namespace doppel::process {
 namespace {
 
-// Beyond the last guest address: a buffer that runs off the end meets nothing.
+// Around a guest that lies elsewhere: an access that runs off either end meets nothing, whatever its displacement.
 constexpr std::uint64_t kGuardBytes = std::uint64_t{4} << 30;
-constexpr std::uint64_t kLowest = 0x10000;  // as vm.mmap_min_addr
 constexpr std::uint64_t kHighestFree = AddressSpace::kSizeBytes - (std::uint64_t{1} << 30);  // the stack is above
+
+constexpr int kReserve = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE;
 
 int host_protection(int guest) {
   int host = guest & (PROT_READ | PROT_WRITE);
@@ -23,18 +25,36 @@ int host_protection(int guest) {
 
 std::uint64_t pages(std::uint64_t bytes) { return align_down(bytes + kPageSize - 1, kPageSize); }
 
+// Whether the host has nothing below kSizeBytes. It never places anything there by itself.
+bool low_addresses_are_free() {
+  void* const wanted = reinterpret_cast<void*>(AddressSpace::kLowest);
+  constexpr std::uint64_t kBytes = AddressSpace::kSizeBytes - AddressSpace::kLowest;
+  void* const got = ::mmap(wanted, kBytes, PROT_NONE, kReserve | MAP_FIXED_NOREPLACE, -1, 0);
+  if (got == MAP_FAILED) return errno == ENOMEM;  // a limit on the size of the process: only that was in the way
+  ::munmap(got, kBytes);
+  return got == wanted;
+}
+
 }  // namespace
 
-Result<std::unique_ptr<AddressSpace>> AddressSpace::create() {
-  void* base = ::mmap(nullptr, kSizeBytes + kGuardBytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-  if (base == MAP_FAILED) return fail_errno(errno, "cannot reserve the guest's address space");
+Result<std::unique_ptr<AddressSpace>> AddressSpace::create(Place place) {
   std::unique_ptr<AddressSpace> space(new AddressSpace);
-  space->flat_ = {static_cast<std::byte*>(base), kSizeBytes};
+  if (place == Place::kIdentity && low_addresses_are_free()) {
+    space->flat_ = {nullptr, kSizeBytes};
+    return space;
+  }
+  void* const start = ::mmap(nullptr, kGuardBytes + kSizeBytes + kGuardBytes, PROT_NONE, kReserve, -1, 0);
+  if (start == MAP_FAILED) return fail_errno(errno, "cannot reserve the guest's address space");
+  space->flat_ = {static_cast<std::byte*>(start) + kGuardBytes, kSizeBytes};
   return space;
 }
 
 AddressSpace::~AddressSpace() {
-  if (flat_.base != nullptr) ::munmap(flat_.base, kSizeBytes + kGuardBytes);
+  if (identity()) {
+    for (const auto& [start, region] : regions_) ::munmap(flat_.host(start), region.end - start);
+  } else {
+    ::munmap(flat_.base - kGuardBytes, kGuardBytes + kSizeBytes + kGuardBytes);
+  }
 }
 
 bool AddressSpace::allows(std::uint64_t gva, int protection) const {
@@ -47,7 +67,7 @@ bool AddressSpace::allows(std::uint64_t gva, int protection) const {
   return gva < region.end && (allowed & protection) == protection;
 }
 
-void AddressSpace::forget(std::uint64_t start, std::uint64_t end) {
+void AddressSpace::forget(std::uint64_t start, std::uint64_t end, bool& code) {
   auto at = regions_.upper_bound(start);
   if (at != regions_.begin()) --at;
   while (at != regions_.end() && at->first < end) {
@@ -56,15 +76,43 @@ void AddressSpace::forget(std::uint64_t start, std::uint64_t end) {
       ++at;
       continue;
     }
+    code |= (region.protection & PROT_EXEC) != 0;
     at = regions_.erase(at);
     if (first < start) regions_[first] = {start, region.protection};
     if (region.end > end) regions_[end] = region;
   }
 }
 
-bool AddressSpace::reserve(std::uint64_t start, std::uint64_t bytes) {
-  return ::mmap(flat_.host(start), bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0) !=
-         MAP_FAILED;
+void AddressSpace::note(std::uint64_t start, std::uint64_t end, int protection, bool& code) {
+  forget(start, end, code);
+  code |= (protection & PROT_EXEC) != 0;
+  auto next = regions_.lower_bound(start);
+  if (next != regions_.end() && next->first == end && next->second.protection == protection) {
+    end = next->second.end;
+    next = regions_.erase(next);
+  }
+  if (next != regions_.begin()) {
+    Region& before = std::prev(next)->second;
+    if (before.end == start && before.protection == protection) {
+      before.end = end;
+      return;
+    }
+  }
+  regions_.emplace_hint(next, start, Region{end, protection});
+}
+
+bool AddressSpace::release(std::uint64_t start, std::uint64_t bytes) {
+  if (identity()) return ::munmap(flat_.host(start), bytes) == 0;
+  return ::mmap(flat_.host(start), bytes, PROT_NONE, kReserve | MAP_FIXED, -1, 0) != MAP_FAILED;
+}
+
+bool AddressSpace::covered(std::uint64_t start, std::uint64_t end) const {
+  while (start < end) {
+    auto region = regions_.upper_bound(start);
+    if (region == regions_.begin() || (--region)->second.end <= start) return false;
+    start = region->second.end;
+  }
+  return true;
 }
 
 bool AddressSpace::is_free(std::uint64_t start, std::uint64_t bytes) const {
@@ -83,13 +131,26 @@ std::uint64_t AddressSpace::find_free(std::uint64_t bytes) const {
   return end > kLowest && end - kLowest >= bytes ? end - bytes : 0;
 }
 
+std::int64_t AddressSpace::tell(std::int64_t outcome, bool code, std::uint64_t gva, std::uint64_t bytes) const {
+  if (code && on_code_change) on_code_change(gva, bytes);
+  return outcome;
+}
+
 std::int64_t AddressSpace::map(std::uint64_t gva, std::uint64_t bytes, int protection, int flags, int fd,
                                std::uint64_t offset) {
+  bool code = false;
+  std::unique_lock lock(mutex_);
+  const std::int64_t at = map_locked(gva, bytes, protection, flags, fd, offset, code);
+  lock.unlock();
+  return tell(at, code, static_cast<std::uint64_t>(at), bytes);
+}
+
+std::int64_t AddressSpace::map_locked(std::uint64_t gva, std::uint64_t bytes, int protection, int flags, int fd,
+                                      std::uint64_t offset, bool& code) {
   const bool fixed = (flags & (MAP_FIXED | MAP_FIXED_NOREPLACE)) != 0;
   if (bytes == 0 || (fixed && !is_aligned(gva, kPageSize)) || !is_aligned(offset, kPageSize)) return -EINVAL;
   if (bytes > kSizeBytes) return -ENOMEM;
   bytes = pages(bytes);
-  const std::lock_guard lock(mutex_);
   gva = align_down(gva, kPageSize);
   if (!fixed && (gva < kLowest || !flat_.contains(gva, bytes) || !is_free(gva, bytes))) gva = find_free(bytes);
   if (gva == 0 && !fixed) return -ENOMEM;
@@ -100,18 +161,24 @@ std::int64_t AddressSpace::map(std::uint64_t gva, std::uint64_t bytes, int prote
   void* at = ::mmap(flat_.host(gva), bytes, host_protection(protection), (flags & ~kDropped) | MAP_FIXED, fd,
                     static_cast<off_t>(offset));
   if (at == MAP_FAILED) return -errno;
-  forget(gva, gva + bytes);
-  regions_[gva] = {gva + bytes, protection};
+  note(gva, gva + bytes, protection, code);
   return static_cast<std::int64_t>(gva);
 }
 
 std::int64_t AddressSpace::unmap(std::uint64_t gva, std::uint64_t bytes) {
+  bool code = false;
+  std::unique_lock lock(mutex_);
+  const std::int64_t outcome = unmap_locked(gva, bytes, code);
+  lock.unlock();
+  return tell(outcome, code, gva, bytes);
+}
+
+std::int64_t AddressSpace::unmap_locked(std::uint64_t gva, std::uint64_t bytes, bool& code) {
   if (!is_aligned(gva, kPageSize) || bytes == 0 || bytes > kSizeBytes) return -EINVAL;
   bytes = pages(bytes);
   if (!flat_.contains(gva, bytes)) return -EINVAL;
-  const std::lock_guard lock(mutex_);
-  if (!reserve(gva, bytes)) return -errno;
-  forget(gva, gva + bytes);
+  if (!release(gva, bytes)) return -errno;
+  forget(gva, gva + bytes, code);
   return 0;
 }
 
@@ -120,56 +187,116 @@ std::int64_t AddressSpace::protect(std::uint64_t gva, std::uint64_t bytes, int p
   if (bytes == 0) return 0;
   if (bytes > kSizeBytes || !flat_.contains(gva, pages(bytes))) return -ENOMEM;
   bytes = pages(bytes);
-  const std::lock_guard lock(mutex_);
-  for (std::uint64_t at = gva; at < gva + bytes;) {
-    auto region = regions_.upper_bound(at);
-    if (region == regions_.begin() || (--region)->second.end <= at) return -ENOMEM;
-    at = region->second.end;
-  }
+  bool code = false;
+  std::unique_lock lock(mutex_);
+  if (!covered(gva, gva + bytes)) return -ENOMEM;
   if (::mprotect(flat_.host(gva), bytes, host_protection(protection)) != 0) return -errno;
-  forget(gva, gva + bytes);
-  regions_[gva] = {gva + bytes, protection};
-  return 0;
+  note(gva, gva + bytes, protection, code);
+  lock.unlock();
+  return tell(0, code, gva, bytes);
 }
 
-std::int64_t AddressSpace::remap(std::uint64_t gva, std::uint64_t old_bytes, std::uint64_t new_bytes, int flags) {
-  if (!is_aligned(gva, kPageSize) || new_bytes == 0 || old_bytes == 0 || (flags & ~MREMAP_MAYMOVE) != 0) return -EINVAL;
-  if (old_bytes > kSizeBytes || new_bytes > kSizeBytes) return -ENOMEM;
+std::int64_t AddressSpace::remap(std::uint64_t gva, std::uint64_t old_bytes, std::uint64_t new_bytes, int flags,
+                                 std::uint64_t new_gva) {
+  bool code = false;
+  std::unique_lock lock(mutex_);
+  const std::int64_t outcome = remap_locked(gva, old_bytes, new_bytes, flags, new_gva, code);
+  lock.unlock();
+  // Two ranges at once, and rare: all of it.
+  return tell(outcome, code, 0, kSizeBytes);
+}
+
+std::int64_t AddressSpace::remap_locked(std::uint64_t gva, std::uint64_t old_bytes, std::uint64_t new_bytes, int flags,
+                                        std::uint64_t new_gva, bool& code) {
+  constexpr int kKnown = MREMAP_MAYMOVE | MREMAP_FIXED | MREMAP_DONTUNMAP;
+  const bool fixed = (flags & MREMAP_FIXED) != 0, keep = (flags & MREMAP_DONTUNMAP) != 0;
+  if ((flags & ~kKnown) != 0 || !is_aligned(gva, kPageSize) || new_bytes == 0) return -EINVAL;
+  if ((fixed || keep) && (flags & MREMAP_MAYMOVE) == 0) return -EINVAL;
+  if (old_bytes > kSizeBytes || new_bytes > kSizeBytes) return -EINVAL;
   old_bytes = pages(old_bytes);
   new_bytes = pages(new_bytes);
+  if (keep && old_bytes != new_bytes) return -EINVAL;
   if (!flat_.contains(gva, old_bytes)) return -EFAULT;
-  if (new_bytes <= old_bytes) {
-    if (new_bytes < old_bytes) unmap(gva + new_bytes, old_bytes - new_bytes);
-    return static_cast<std::int64_t>(gva);
-  }
-  const std::lock_guard lock(mutex_);
   auto region = regions_.upper_bound(gva);
-  if (region == regions_.begin() || (--region)->second.end < gva + old_bytes) return -EFAULT;
+  if (region == regions_.begin() || (--region)->second.end <= gva) return -EFAULT;
   const int protection = region->second.protection;
-  if ((flags & MREMAP_MAYMOVE) == 0) return -ENOMEM;
-  const std::uint64_t moved = find_free(new_bytes);
-  if (moved == 0) return -ENOMEM;
-  if (::mremap(flat_.host(gva), old_bytes, new_bytes, MREMAP_MAYMOVE | MREMAP_FIXED, flat_.host(moved)) == MAP_FAILED) {
+  if (fixed) {
+    if (!is_aligned(new_gva, kPageSize) || !flat_.contains(new_gva, new_bytes)) return -EINVAL;
+    if (new_gva < kLowest) return -EPERM;
+    if (new_gva < gva + old_bytes && gva < new_gva + new_bytes) return -EINVAL;
+  } else if (!keep && new_bytes <= old_bytes) {
+    if (new_bytes < old_bytes) {
+      if (const std::int64_t r = unmap_locked(gva + new_bytes, old_bytes - new_bytes, code); r != 0) return r;
+    }
+    return static_cast<std::int64_t>(gva);
+  } else {
+    if (region->second.end < gva + old_bytes) return -EFAULT;
+    const std::uint64_t more = new_bytes - old_bytes;
+    if (!keep && old_bytes != 0 && flat_.contains(gva, new_bytes) && is_free(gva + old_bytes, more)) {
+      // The kernel grows a mapping only into what is not mapped, and an occupied place is no reason to fail.
+      if (!identity()) ::munmap(flat_.host(gva + old_bytes), more);
+      if (::mremap(flat_.host(gva), old_bytes, new_bytes, 0) != MAP_FAILED) {
+        note(gva, gva + new_bytes, protection, code);
+        return static_cast<std::int64_t>(gva);
+      }
+      if (!identity()) release(gva + old_bytes, more);
+    }
+    if ((flags & MREMAP_MAYMOVE) == 0) return -ENOMEM;
+    new_gva = find_free(new_bytes);
+    if (new_gva == 0) return -ENOMEM;
+  }
+  if (::mremap(flat_.host(gva), old_bytes, new_bytes, flags | MREMAP_FIXED, flat_.host(new_gva)) == MAP_FAILED) {
     return -errno;
   }
-  if (!reserve(gva, old_bytes)) return -errno;
-  forget(gva, gva + old_bytes);
-  regions_[moved] = {moved + new_bytes, protection};
-  return static_cast<std::int64_t>(moved);
+  if (!keep && old_bytes != 0) {
+    if (!identity()) release(gva, old_bytes);
+    forget(gva, gva + old_bytes, code);
+  }
+  note(new_gva, new_gva + new_bytes, protection, code);
+  return static_cast<std::int64_t>(new_gva);
 }
 
-void AddressSpace::start_break_at(std::uint64_t gva) { break_start_ = break_ = pages(gva); }
+std::int64_t AddressSpace::advise(std::uint64_t gva, std::uint64_t bytes, int advice) {
+  if (!is_aligned(gva, kPageSize)) return -EINVAL;
+  if (bytes == 0) return 0;
+  if (bytes > kSizeBytes || !flat_.contains(gva, pages(bytes))) return -ENOMEM;
+  bytes = pages(bytes);
+  std::unique_lock lock(mutex_);
+  // Elsewhere the reservation would take what nothing has mapped.
+  if (!identity() && !covered(gva, gva + bytes)) return -ENOMEM;
+  if (::madvise(flat_.host(gva), bytes, advice) != 0) return -errno;
+  bool code = false;
+  for (auto at = regions_.upper_bound(gva); at != regions_.begin();) {
+    --at;
+    if (at->second.end <= gva) break;
+    code |= (at->second.protection & PROT_EXEC) != 0;
+  }
+  for (auto at = regions_.lower_bound(gva); at != regions_.end() && at->first < gva + bytes; ++at) {
+    code |= (at->second.protection & PROT_EXEC) != 0;
+  }
+  lock.unlock();
+  return tell(0, code && (advice == MADV_DONTNEED || advice == MADV_REMOVE || advice == MADV_FREE), gva, bytes);
+}
+
+void AddressSpace::start_break_at(std::uint64_t gva) {
+  const std::lock_guard lock(mutex_);
+  break_start_ = break_ = pages(gva);
+}
 
 std::int64_t AddressSpace::set_break(std::uint64_t gva) {
+  bool code = false;
+  std::unique_lock lock(mutex_);
+  const std::uint64_t now = pages(break_), wanted = pages(gva);
   if (gva >= break_start_ && gva < kHighestFree) {
-    const std::uint64_t now = pages(break_), wanted = pages(gva);
     const bool done = wanted == now ||
-                      (wanted < now ? unmap(wanted, now - wanted) == 0
-                                    : map(now, wanted - now, PROT_READ | PROT_WRITE,
-                                          MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0) > 0);
+                      (wanted < now ? unmap_locked(wanted, now - wanted, code) == 0
+                                    : map_locked(now, wanted - now, PROT_READ | PROT_WRITE,
+                                                 MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0, code) > 0);
     if (done) break_ = gva;
   }
-  return static_cast<std::int64_t>(break_);
+  const auto answer = static_cast<std::int64_t>(break_);
+  lock.unlock();
+  return tell(answer, code, wanted, now - wanted);
 }
 
 }  // namespace doppel::process

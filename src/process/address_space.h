@@ -1,9 +1,15 @@
-// The address space of one guest program: a reservation of host addresses, and which parts of it are mapped how.
+// The address space of one guest program: which parts of it are mapped, and what the program may do there.
 //
-// Guest mappings are host mappings at base + address; execution by the guest is reading to the host. Any thread.
+// A guest mapping is a host mapping. Nothing of the host lies below kSizeBytes, so a guest address is a host address
+// (flat().base is null), and the host's kernel knows what is mapped, grows stacks and keeps limits as it does for its
+// own programs. Where something is in the way, as a sanitizer's shadow, the guest gets a reservation elsewhere with
+// guards around it; then what it has not mapped is reserved. Execution by the guest is reading to the host.
+//
+// Any thread, at any time: what changes mappings holds the mutex while it does.
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -16,8 +22,11 @@ namespace doppel::process {
 class AddressSpace {
  public:
   static constexpr std::uint64_t kSizeBytes = std::uint64_t{1} << 38;  // what Linux gives programs on Sv39
+  static constexpr std::uint64_t kLowest = 0x10000;                    // as vm.mmap_min_addr
 
-  static Result<std::unique_ptr<AddressSpace>> create();
+  enum class Place { kIdentity, kElsewhere };  // the first falls back to the second
+
+  static Result<std::unique_ptr<AddressSpace>> create(Place place = Place::kIdentity);
   ~AddressSpace();
   AddressSpace(const AddressSpace&) = delete;
   AddressSpace& operator=(const AddressSpace&) = delete;
@@ -26,11 +35,17 @@ class AddressSpace {
   // Whether all of `protection` (PROT_ bits) is allowed at gva.
   bool allows(std::uint64_t gva, int protection) const;
 
+  // Called without the lock, on the thread that made the change, after one to pages of which some were or are now
+  // executable. Set before there are threads.
+  std::function<void(std::uint64_t gva, std::uint64_t bytes)> on_code_change;
+
   // As the system calls of these names: arguments are the guest's and untrusted; -errno on failure.
   std::int64_t map(std::uint64_t gva, std::uint64_t bytes, int protection, int flags, int fd, std::uint64_t offset);
   std::int64_t unmap(std::uint64_t gva, std::uint64_t bytes);
   std::int64_t protect(std::uint64_t gva, std::uint64_t bytes, int protection);
-  std::int64_t remap(std::uint64_t gva, std::uint64_t old_bytes, std::uint64_t new_bytes, int flags);
+  std::int64_t remap(std::uint64_t gva, std::uint64_t old_bytes, std::uint64_t new_bytes, int flags,
+                     std::uint64_t new_gva);
+  std::int64_t advise(std::uint64_t gva, std::uint64_t bytes, int advice);
   std::int64_t set_break(std::uint64_t gva);
   void start_break_at(std::uint64_t gva);
 
@@ -39,17 +54,27 @@ class AddressSpace {
     std::uint64_t end;
     int protection;
   };
+  using Regions = std::map<std::uint64_t, Region>;  // by start; neighbours with equal protection are one
 
   AddressSpace() = default;
-  // Under mutex_.
-  void forget(std::uint64_t start, std::uint64_t end);
-  bool reserve(std::uint64_t start, std::uint64_t bytes);
+  bool identity() const { return flat_.base == nullptr; }
+  // Under mutex_. `code` becomes true when a page in the range is executable before or after.
+  void note(std::uint64_t start, std::uint64_t end, int protection, bool& code);
+  void forget(std::uint64_t start, std::uint64_t end, bool& code);
+  bool release(std::uint64_t start, std::uint64_t bytes);
+  std::int64_t map_locked(std::uint64_t gva, std::uint64_t bytes, int protection, int flags, int fd,
+                          std::uint64_t offset, bool& code);
+  std::int64_t unmap_locked(std::uint64_t gva, std::uint64_t bytes, bool& code);
+  std::int64_t remap_locked(std::uint64_t gva, std::uint64_t old_bytes, std::uint64_t new_bytes, int flags,
+                            std::uint64_t new_gva, bool& code);
+  bool covered(std::uint64_t start, std::uint64_t end) const;
   bool is_free(std::uint64_t start, std::uint64_t bytes) const;
   std::uint64_t find_free(std::uint64_t bytes) const;  // 0: none
+  std::int64_t tell(std::int64_t outcome, bool code, std::uint64_t gva, std::uint64_t bytes) const;
 
   FlatMemory flat_;
   mutable std::mutex mutex_;
-  std::map<std::uint64_t, Region> regions_;  // by start
+  Regions regions_;
   std::uint64_t break_start_ = 0, break_ = 0;
 };
 

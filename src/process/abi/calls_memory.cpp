@@ -9,33 +9,26 @@
 namespace doppel::process {
 namespace {
 
-std::int64_t do_brk(LinuxProcess& p, const Arguments& a) {
-  const std::int64_t now = p.space().set_break(a[0]);
-  if (a[0] != 0) p.mappings_changed();
-  return now;
-}
+std::int64_t do_brk(LinuxProcess& p, const Arguments& a) { return p.space().set_break(a[0]); }
 
 std::int64_t do_mmap(LinuxProcess& p, const Arguments& a) {
-  const std::int64_t at = p.space().map(a[0], a[1], static_cast<int>(a[2]), static_cast<int>(a[3]),
-                                        static_cast<int>(a[4]), a[5]);
-  if (at > 0) p.mappings_changed();
-  return at;
+  return p.space().map(a[0], a[1], static_cast<int>(a[2]), static_cast<int>(a[3]), static_cast<int>(a[4]), a[5]);
 }
-std::int64_t do_munmap(LinuxProcess& p, const Arguments& a) {
-  const std::int64_t r = p.space().unmap(a[0], a[1]);
-  p.mappings_changed();
-  return r;
-}
+
+std::int64_t do_munmap(LinuxProcess& p, const Arguments& a) { return p.space().unmap(a[0], a[1]); }
+
 std::int64_t do_mprotect(LinuxProcess& p, const Arguments& a) {
-  const std::int64_t r = p.space().protect(a[0], a[1], static_cast<int>(a[2]));
-  p.mappings_changed();
-  return r;
+  return p.space().protect(a[0], a[1], static_cast<int>(a[2]));
 }
+
 std::int64_t do_mremap(LinuxProcess& p, const Arguments& a) {
-  const std::int64_t r = p.space().remap(a[0], a[1], a[2], static_cast<int>(a[3]));
-  p.mappings_changed();
-  return r;
+  return p.space().remap(a[0], a[1], a[2], static_cast<int>(a[3]), a[4]);
 }
+
+std::int64_t do_madvise(LinuxProcess& p, const Arguments& a) {
+  return p.space().advise(a[0], a[1], static_cast<int>(a[2]));
+}
+
 std::int64_t do_flush_icache(LinuxProcess& p, const Arguments&) {
   p.mappings_changed();
   return 0;
@@ -47,7 +40,7 @@ constexpr std::array kRows{
     Row{216, "mremap", -1, 0, do_mremap},
     Row{222, "mmap", -1, 0, do_mmap},
     Row{226, "mprotect", -1, 0, do_mprotect},
-    Row{233, "madvise", SYS_madvise, 0b1},
+    Row{233, "madvise", -1, 0, do_madvise},
     Row{259, "riscv_flush_icache", -1, 0, do_flush_icache},
     Row{279, "memfd_create", SYS_memfd_create, 0b1},
 };

@@ -60,6 +60,7 @@ std::expected<std::unique_ptr<LinuxProcess>, LoadError> LinuxProcess::create(Pro
   auto engine = make_engine(process->options_.engine, *process->hart_);
   if (!engine) return std::unexpected(LoadError{engine.error(), kOurFailure});
   process->engine_ = std::move(*engine);
+  process->space_->on_code_change = [raw = process.get()](std::uint64_t, std::uint64_t) { raw->mappings_changed(); };
   process->hart_->enter_user(image->pc);
   process->hart_->state().x[2] = image->sp;
   return process;
