@@ -23,9 +23,7 @@ constexpr std::string_view kHelp =
     "  --log FILE                      Append to FILE: unknown system calls, registers at a fatal signal\n"
     "\n"
     "Exit status: the program's; 2 for a mistake in options, 125 when Doppel itself fails, 126 for a file\n"
-    "that cannot be run, 127 for one that is not there. Death by a signal passes on.\n"
-    "\n"
-    "Programs with one thread run. Signal handlers are never called yet.\n";
+    "that cannot be run, 127 for one that is not there. Death by a signal passes on.\n";
 
 Result<process::ProcessOptions> parse(int argc, const char* const* argv) {
   process::ProcessOptions options;
@@ -91,8 +89,7 @@ int run_process(int argc, const char* const* argv) {
     report(process.error().error);
     return process.error().status;
   }
-  report((*process)->run());
-  return kExitFailure;
+  (*process)->run();
 }
 
 }  // namespace doppel

@@ -49,6 +49,9 @@ class AddressSpace {
   std::int64_t set_break(std::uint64_t gva);
   void start_break_at(std::uint64_t gva);
 
+  // To be held around fork(), so that the child gets no half of a change.
+  std::mutex& mutex() { return mutex_; }
+
  private:
   struct Region {
     std::uint64_t end;

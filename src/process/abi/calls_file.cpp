@@ -13,6 +13,7 @@
 #include <cstring>
 #include <string>
 
+#include "process/abi/host_call.h"
 #include "process/abi/linux_process.h"
 #include "process/abi/system_calls.h"
 
@@ -64,9 +65,9 @@ std::int64_t do_openat(LinuxProcess& p, const Arguments& a) {
     }
     text.insert(0, prefix);
     // Only what is there: O_CREAT makes files where the guest named them.
-    if (::access(text.c_str(), F_OK) == 0) return result(::syscall(SYS_openat, a[0], text.c_str(), a[2], a[3]));
+    if (::access(text.c_str(), F_OK) == 0) return host_call(SYS_openat, a[0], reinterpret_cast<u64>(text.c_str()), a[2], a[3]);
   }
-  return result(::syscall(SYS_openat, a[0], path, a[2], a[3]));
+  return host_call(SYS_openat, a[0], reinterpret_cast<u64>(path), a[2], a[3]);
 }
 
 std::int64_t do_readlinkat(LinuxProcess& p, const Arguments& a) {
@@ -89,7 +90,7 @@ std::int64_t do_vector(LinuxProcess& p, const Arguments& a) {
   std::array<iovec, IOV_MAX> parts;
   if (a[2] != 0) std::memcpy(parts.data(), p.pointer(a[1]), a[2] * sizeof(iovec));
   for (u64 i = 0; i < a[2]; ++i) parts[i].iov_base = p.pointer(reinterpret_cast<u64>(parts[i].iov_base));
-  return result(::syscall(Host, a[0], parts.data(), a[2], a[3], a[4], a[5]));
+  return host_call(Host, a[0], reinterpret_cast<u64>(parts.data()), a[2], a[3], a[4], a[5]);
 }
 
 constexpr std::array kRows{
@@ -99,7 +100,7 @@ constexpr std::array kRows{
     Row{25, "fcntl", -1, 0, [](LinuxProcess& p, const Arguments& a) {
           const bool lock = a[1] == F_GETLK || a[1] == F_SETLK || a[1] == F_SETLKW ||
                             (a[1] >= F_OFD_GETLK && a[1] <= F_OFD_SETLKW);
-          return result(::syscall(SYS_fcntl, a[0], a[1], lock ? reinterpret_cast<u64>(p.pointer(a[2])) : a[2]));
+          return host_call(SYS_fcntl, a[0], a[1], lock ? reinterpret_cast<u64>(p.pointer(a[2])) : a[2]);
         }},
     Row{29, "ioctl", SYS_ioctl, 0b100},
     Row{32, "flock", SYS_flock},

@@ -1,17 +1,20 @@
-// One riscv64 Linux program with a single thread: its memory, its hart, and what its traps mean.
+// One riscv64 Linux process: its memory, what it does about signals, and what its threads have in common.
 //
-// Everything runs on the thread that calls run().
+// Any of its threads, each a GuestThread.
 #pragma once
 
-#include <array>
 #include <cstdint>
 #include <memory>
+#include <mutex>
+#include <optional>
 #include <string>
+#include <vector>
 
 #include "engine/hart_thread.h"
 #include "isa/riscv/hart.h"
-#include "isa/riscv/mmu.h"
 #include "process/abi/loader.h"
+#include "process/abi/shared_space.h"
+#include "process/abi/signals.h"
 #include "process/address_space.h"
 
 namespace doppel::process {
@@ -22,44 +25,67 @@ struct ProcessOptions {
   bool trace_calls = false;  // one line on stderr for each system call
 };
 
-class LinuxProcess final : public riscv::UserSpace {
+class LinuxProcess {
  public:
   static std::expected<std::unique_ptr<LinuxProcess>, LoadError> create(ProcessOptions options);
-  ~LinuxProcess() override;
+  ~LinuxProcess();
 
-  // Does not return while the program lives; it ends the host process as it ends itself. An error is the host's.
-  Error run();
+  // Runs the first thread on the calling one. The host's process ends as the guest's does.
+  [[noreturn]] void run();
+  // A child that shares memory with this one.
+  std::unique_ptr<LinuxProcess> borrower() const;
 
-  const FlatMemory& flat() const override { return space_->flat(); }
-  bool allows(std::uint64_t gva, riscv::Access access) const override;
-  void trap(riscv::Hart& hart, riscv::Trap trap, std::uint64_t epc) override;
+  SharedSpace& shared() { return *shared_; }
+  SignalActions& actions() { return actions_; }
+  AddressSpace& space() { return shared_->space(); }
+  const FlatMemory& flat() const { return shared_->flat(); }
+  const ProcessOptions& options() const { return options_; }
+  // The calling thread's.
+  riscv::Hart& hart() const;
 
   // --- For system calls.
 
-  AddressSpace& space() { return *space_; }
-  riscv::Hart& hart() { return *hart_; }
-  const ProcessOptions& options() const { return options_; }
   // The host pointer for a guest pointer; one that every system call of the host refuses when it lies outside.
   void* pointer(std::uint64_t gva) const;
   // Whether [gva, gva + bytes) may be read or written by us; false is EFAULT to the guest.
   bool readable(std::uint64_t gva, std::uint64_t bytes) const;
   bool writable(std::uint64_t gva, std::uint64_t bytes) const;
+  // Copies from and to guest memory; false or nullopt is EFAULT.
+  bool read(std::uint64_t gva, void* into, std::uint64_t bytes) const;
+  bool write(std::uint64_t gva, const void* from, std::uint64_t bytes) const;
+  template <class T>
+  std::optional<T> get(std::uint64_t gva) const {
+    T value;
+    if (!read(gva, &value, sizeof value)) return std::nullopt;
+    return value;
+  }
+  template <class T>
+  bool put(std::uint64_t gva, const T& value) const {
+    return write(gva, &value, sizeof value);
+  }
+  // Mappings or code changed: no thread runs what was there before.
   void mappings_changed();
-  // A child of fork() shares code memory with its parent, so it needs an engine of its own.
-  void became_child();
+
+  // Threads register here, for who asks about another one.
+  void add(GuestThread& thread);
+  void remove(GuestThread& thread);
+  std::optional<std::uint64_t> robust_list_of(pid_t thread);
+  // In a child of fork().
+  void keep_only(GuestThread& thread);
+  void lock_for_fork();
+  void unlock_after_fork();
 
  private:
   explicit LinuxProcess(ProcessOptions options) : options_(std::move(options)) {}
+  LinuxProcess(const LinuxProcess& parent);
   bool covers(std::uint64_t gva, std::uint64_t bytes, int protection) const;
 
   ProcessOptions options_;
-  std::unique_ptr<AddressSpace> space_;
-  GuestMemory no_memory_;
-  std::unique_ptr<IoSpace> no_io_;
-  VirtualClock clock_;
-  std::unique_ptr<riscv::Hart> hart_;
-  std::unique_ptr<Engine> engine_;
-  bool renew_engine_ = false;
+  std::shared_ptr<SharedSpace> shared_;
+  SignalActions actions_;
+  std::mutex mutex_;
+  std::vector<GuestThread*> threads_;  // guarded by mutex_
+  std::unique_ptr<GuestThread> first_;
 };
 
 }  // namespace doppel::process

@@ -6,6 +6,7 @@
 #include <cstring>
 
 #include "base/log.h"
+#include "process/abi/host_call.h"
 #include "process/abi/linux_process.h"
 
 namespace doppel::process {
@@ -18,7 +19,7 @@ using Table = std::array<const Row*, kNumbers>;
 Table merged() {
   Table table{};
   for (const auto rows : {file_rows(), memory_rows(), network_rows(), process_rows(), signal_rows(),
-                          system_rows(), time_rows()}) {
+                          system_rows(), thread_rows(), time_rows()}) {
     for (const Row& row : rows) {
       assert(row.number < kNumbers && table[row.number] == nullptr);
       table[row.number] = &row;
@@ -35,7 +36,7 @@ std::int64_t carry_out(LinuxProcess& process, const Row& row, const Arguments& a
   for (unsigned i = 0; i < a.size(); ++i) {
     if ((row.pointers >> i & 1) != 0) a[i] = reinterpret_cast<u64>(process.pointer(a[i]));
   }
-  return result(::syscall(row.host, a[0], a[1], a[2], a[3], a[4], a[5]));
+  return host_call(row.host, a[0], a[1], a[2], a[3], a[4], a[5]);
 }
 
 }  // namespace

@@ -41,6 +41,7 @@ std::span<const Row> network_rows();
 std::span<const Row> process_rows();
 std::span<const Row> signal_rows();
 std::span<const Row> system_rows();
+std::span<const Row> thread_rows();
 std::span<const Row> time_rows();
 
 // Carries out the call in a7 with the arguments in a0 to a5, and gives what a0 gets.

@@ -1,0 +1,131 @@
+#include "process/abi/shared_space.h"
+
+#include <sys/mman.h>
+
+#include <algorithm>
+#include <cstring>
+
+#include "isa/riscv/mmu.h"
+
+namespace doppel::process {
+namespace {
+
+constexpr std::size_t kMostIdle = 8;
+
+class NoIo final : public IoSpace {
+ public:
+  std::optional<std::uint64_t> read(GuestPhysical, Width) const override { return std::nullopt; }
+  bool write(GuestPhysical, Width, std::uint64_t) const override { return false; }
+};
+
+}  // namespace
+
+SharedSpace::SharedSpace(EngineKind engine) : engine_(engine), no_io_(std::make_unique<NoIo>()) {}
+
+SharedSpace::~SharedSpace() = default;
+
+Result<std::unique_ptr<SharedSpace>> SharedSpace::create(EngineKind engine) {
+  std::unique_ptr<SharedSpace> shared(new SharedSpace(engine));
+  auto space = AddressSpace::create();
+  if (!space) return std::unexpected(space.error());
+  shared->space_ = std::move(*space);
+  shared->space_->on_code_change = [raw = shared.get()](std::uint64_t, std::uint64_t) {
+    if (GuestThread* thread = GuestThread::running()) raw->changed(thread->hart());
+  };
+  if (auto mapped = shared->map_signal_return(); !mapped) return std::unexpected(mapped.error());
+  return shared;
+}
+
+Result<void> SharedSpace::map_signal_return() {
+  constexpr std::uint32_t kCode[]{0x08b00893, 0x00000073};  // li a7, 139 (rt_sigreturn); ecall
+  const std::int64_t page = space_->map(0, kPageSize, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (page < 0) return fail_errno(static_cast<int>(-page), "cannot map the page for signal handlers");
+  signal_return_ = static_cast<std::uint64_t>(page);
+  std::memcpy(space_->flat().host(signal_return_), kCode, sizeof kCode);
+  space_->protect(signal_return_, kPageSize, PROT_READ | PROT_EXEC);
+  return {};
+}
+
+bool SharedSpace::allows(std::uint64_t gva, riscv::Access access) const {
+  switch (access) {
+    case riscv::Access::kFetch: return space_->allows(gva, PROT_EXEC);
+    case riscv::Access::kRead: return space_->allows(gva, PROT_READ);
+    default: return space_->allows(gva, PROT_WRITE);
+  }
+}
+
+void SharedSpace::trap(riscv::Hart&, riscv::Trap trap, std::uint64_t epc) { GuestThread::current().trap(trap, epc); }
+
+Result<std::unique_ptr<Processor>> SharedSpace::take_processor() {
+  std::unique_ptr<Processor> processor;
+  {
+    const std::lock_guard lock(mutex_);
+    if (!idle_.empty()) {
+      processor = std::move(idle_.back());
+      idle_.pop_back();
+      harts_.push_back(processor->hart.get());
+    }
+  }
+  if (processor != nullptr) {
+    // It heard of no change meanwhile.
+    processor->hart->mmu().flush();
+    if (processor->hart->on_fence_i) processor->hart->on_fence_i();
+    return processor;
+  }
+  processor = std::make_unique<Processor>();
+  processor->hart = std::make_unique<riscv::Hart>(
+      0, riscv::IsaConfig::rva22(),
+      riscv::HartEnv{.memory = no_memory_, .io = *no_io_, .clock = clock_, .arm_timer = {}, .user = this});
+  auto engine = make_engine(engine_, *processor->hart);
+  if (!engine) return std::unexpected(engine.error());
+  processor->engine = std::move(*engine);
+  processor->hart->enter_user(0);
+  const std::lock_guard lock(mutex_);
+  harts_.push_back(processor->hart.get());
+  return processor;
+}
+
+void SharedSpace::give_back(std::unique_ptr<Processor> processor) {
+  processor->hart->clear_stop();
+  const std::lock_guard lock(mutex_);
+  std::erase(harts_, processor->hart.get());
+  if (idle_.size() < kMostIdle) idle_.push_back(std::move(processor));
+}
+
+Result<void> SharedSpace::renew_engine(Processor& processor) {
+  processor.engine.reset();
+  auto engine = make_engine(engine_, *processor.hart);
+  if (!engine) return std::unexpected(engine.error());
+  processor.engine = std::move(*engine);
+  processor.hart->mmu().flush();
+  return {};
+}
+
+void SharedSpace::changed(riscv::Hart& caller) {
+  const std::lock_guard lock(mutex_);
+  // Those that wait for this lock do so inside a system call, where nobody waits for them.
+  for (riscv::Hart* hart : harts_) {
+    if (hart != &caller) hart->remote_fence({.instructions = true, .translations = true, .asid = {}}, caller);
+  }
+  caller.mmu().flush();
+  if (caller.on_fence_i) caller.on_fence_i();
+}
+
+void SharedSpace::lock() {
+  mutex_.lock();
+  space_->mutex().lock();
+}
+
+void SharedSpace::unlock() {
+  space_->mutex().unlock();
+  mutex_.unlock();
+}
+
+void SharedSpace::keep_only(riscv::Hart& hart) {
+  harts_.assign(1, &hart);
+  // Their code memory is the parent's, and to take them apart would copy every page that they lie in.
+  for (auto& processor : idle_) static_cast<void>(processor.release());
+  idle_.clear();
+}
+
+}  // namespace doppel::process

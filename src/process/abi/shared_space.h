@@ -1,0 +1,64 @@
+// An address space as those see it who run in it: the threads of a process, and a child that its parent waits for as
+// vfork() does. It gives them harts, and tells all of them what changes.
+//
+// Any thread.
+#pragma once
+
+#include <memory>
+#include <mutex>
+#include <vector>
+
+#include "base/virtual_clock.h"
+#include "engine/hart_thread.h"
+#include "isa/riscv/hart.h"
+#include "memory/guest_memory.h"
+#include "memory/io_space.h"
+#include "process/abi/thread.h"
+#include "process/address_space.h"
+
+namespace doppel::process {
+
+class SharedSpace final : public riscv::UserSpace {
+ public:
+  static Result<std::unique_ptr<SharedSpace>> create(EngineKind engine);
+  ~SharedSpace() override;
+
+  AddressSpace& space() { return *space_; }
+  // Where a signal handler returns to.
+  std::uint64_t signal_return() const { return signal_return_; }
+
+  const FlatMemory& flat() const override { return space_->flat(); }
+  bool allows(std::uint64_t gva, riscv::Access access) const override;
+  void trap(riscv::Hart& hart, riscv::Trap trap, std::uint64_t epc) override;
+
+  // A hart to run on, which hears of changes until it is given back.
+  Result<std::unique_ptr<Processor>> take_processor();
+  void give_back(std::unique_ptr<Processor> processor);
+  // Another engine for the same hart: this one is not to be trusted any more.
+  Result<void> renew_engine(Processor& processor);
+
+  // Mappings or code are no longer what they were. On return no hart runs what was there before.
+  void changed(riscv::Hart& caller);
+
+  // Around fork(): no other thread is in the middle of changing what the child gets.
+  void lock();
+  void unlock();
+  // In the child: of all threads only the one with this hart is left.
+  void keep_only(riscv::Hart& hart);
+
+ private:
+  explicit SharedSpace(EngineKind engine);
+  Result<void> map_signal_return();
+
+  const EngineKind engine_;
+  std::unique_ptr<AddressSpace> space_;
+  std::uint64_t signal_return_ = 0;
+  GuestMemory no_memory_;
+  std::unique_ptr<IoSpace> no_io_;
+  VirtualClock clock_;
+  std::mutex mutex_;
+  std::vector<riscv::Hart*> harts_;
+  std::vector<std::unique_ptr<Processor>> idle_;
+};
+
+}  // namespace doppel::process

@@ -1,0 +1,54 @@
+#!/usr/bin/env python3
+"""Programs about threads, signals and processes, on both engines of `doppel run`.
+
+Each prints what is the same on any Linux, so the host's own build of it says what is expected.
+
+Usage: abi_test.py DOPPEL
+"""
+import pathlib
+import shutil
+import subprocess
+import sys
+import tempfile
+import unittest
+
+FOLDER = pathlib.Path(__file__).parent
+DOPPEL = sys.argv.pop(1)
+COMPILER = "riscv64-linux-gnu-gcc"
+
+
+@unittest.skipUnless(shutil.which(COMPILER), f"no {COMPILER}")
+class Abi(unittest.TestCase):
+    maxDiff = None
+
+    def setUp(self):
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.folder = pathlib.Path(folder.name)
+
+    def run_program(self, *command):
+        return subprocess.run([str(word) for word in command], capture_output=True, text=True, timeout=60)
+
+    def check(self, name):
+        source, native, program = FOLDER / f"{name}.c", self.folder / "native", self.folder / name
+        subprocess.run(["gcc", "-O1", "-w", source, "-o", native, "-pthread"], check=True)
+        subprocess.run([COMPILER, "-O1", "-w", "-static", source, "-o", program, "-pthread"], check=True,
+                       stderr=subprocess.DEVNULL)
+        expected = self.run_program(native)
+        for engine in "interpret", "translate":
+            with self.subTest(engine=engine):
+                result = self.run_program(DOPPEL, "run", "--engine", engine, program)
+                self.assertEqual(result.stdout, expected.stdout, result.stderr)
+                self.assertEqual(result.returncode, expected.returncode)
+
+    def test_threads(self):
+        self.check("threads")
+
+    def test_signals(self):
+        self.check("signals")
+
+    def test_processes(self):
+        self.check("processes")
+
+
+unittest.main()
