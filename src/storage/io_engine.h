@@ -1,4 +1,5 @@
-// How file operations reach the host: io_uring, or a pool of threads where the host forbids it.
+// How file operations reach the host: at once where its page cache has what they need (page_cache_engine.h), else by
+// io_uring, or a pool of threads where the host forbids that.
 //
 // The back end above drives an engine under the rules of block_backend.h: one caller at a time, and only the
 // ready callback by itself on the event loop's thread. An engine knows nothing of disks: it carries out
@@ -21,6 +22,7 @@ struct FileOperation {
 
   Kind kind = Kind::kRead;
   int fd = -1;
+  bool cached = false;       // kRead, kWrite: by way of the host's page cache, and done when it is there
   int flags = 0;             // kRead, kWrite: RWF_*; kAllocate: FALLOC_FL_*
   std::uint64_t offset = 0;  // bytes
   std::uint64_t length = 0;  // bytes; kRead, kWrite: the sum of the buffers
@@ -30,6 +32,9 @@ struct FileOperation {
   std::int64_t result = 0;        // as io_uring reports it: what the call returned, or a negative errno value
   FileOperation* next = nullptr;  // the engine's, while it has the operation
 };
+
+// Carries an operation out on the calling thread; gives its result.
+std::int64_t carry_out(const FileOperation& operation);
 
 // A queue of operations through their own links: no allocation.
 class FileOperationList {
@@ -70,7 +75,8 @@ class IoEngine {
 
 enum class IoEngineKind { kAutomatic, kUring, kThreads };
 
-// kAutomatic takes io_uring where the host offers it. Fails when the host refuses the kind asked for.
+// kAutomatic takes io_uring where the host offers it, and puts a PageCacheEngine in front. Fails when the host refuses
+// the kind asked for.
 // `loop` outlives the engine, which is made and destroyed on its thread or while it does not run.
 Result<std::unique_ptr<IoEngine>> make_io_engine(IoEngineKind kind, EventLoop& loop);
 

@@ -245,6 +245,7 @@ void RawImage::run(Task& task) {
       if (request.kind == BlockRequest::Kind::kWrite && request.durable && cache_ != CacheMode::kUnsafe) {
         operation.flags = RWF_DSYNC;
       }
+      operation.cached = operation.fd == files_.cached.get() && operation.flags == 0;
       operation.buffers = task.rest.data();
       operation.buffer_count = static_cast<unsigned>(std::min<std::size_t>(task.rest.size(), IOV_MAX));
       break;

@@ -1,8 +1,4 @@
 // The engine on ordinary system calls in a few threads of its own, for hosts without io_uring.
-#include <fcntl.h>
-#include <sys/uio.h>
-#include <unistd.h>
-
 #include <array>
 #include <condition_variable>
 #include <mutex>
@@ -15,27 +11,6 @@ namespace doppel {
 namespace {
 
 constexpr unsigned kThreads = 4;
-
-std::int64_t carry_out(const FileOperation& operation) {
-  const auto offset = static_cast<off_t>(operation.offset);
-  const int count = static_cast<int>(operation.buffer_count);
-  std::int64_t returned = -1;
-  switch (operation.kind) {
-    case FileOperation::Kind::kRead:
-      returned = ::preadv2(operation.fd, operation.buffers, count, offset, operation.flags);
-      break;
-    case FileOperation::Kind::kWrite:
-      returned = ::pwritev2(operation.fd, operation.buffers, count, offset, operation.flags);
-      break;
-    case FileOperation::Kind::kSync:
-      returned = ::fdatasync(operation.fd);
-      break;
-    case FileOperation::Kind::kAllocate:
-      returned = ::fallocate(operation.fd, operation.flags, offset, static_cast<off_t>(operation.length));
-      break;
-  }
-  return returned < 0 ? -errno : returned;
-}
 
 class ThreadEngine final : public IoEngine {
  public:

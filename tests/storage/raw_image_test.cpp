@@ -100,7 +100,8 @@ std::string variant_name(const ::testing::TestParamInfo<Variant>& info) {
 }
 
 INSTANTIATE_TEST_SUITE_P(All, RawImageTest,
-                         ::testing::Combine(::testing::Values(IoEngineKind::kUring, IoEngineKind::kThreads),
+                         ::testing::Combine(::testing::Values(IoEngineKind::kAutomatic, IoEngineKind::kUring,
+                                                              IoEngineKind::kThreads),
                                             ::testing::Values(CacheMode::kWriteback, CacheMode::kNone,
                                                               CacheMode::kUnsafe)),
                          variant_name);
@@ -251,6 +252,7 @@ class ScriptedEngine final : public IoEngine {
     std::uint64_t offset;
     std::uint64_t length;
     int flags;
+    bool cached = false;
     friend bool operator==(const Seen&, const Seen&) = default;
   };
 
@@ -258,7 +260,7 @@ class ScriptedEngine final : public IoEngine {
       : results_(std::move(results)), seen_(seen) {}
 
   void start(FileOperation& operation) override {
-    seen_.push_back({operation.kind, operation.offset, operation.length, operation.flags});
+    seen_.push_back({operation.kind, operation.offset, operation.length, operation.flags, operation.cached});
     const bool moves = operation.kind == FileOperation::Kind::kRead || operation.kind == FileOperation::Kind::kWrite;
     operation.result = moves ? static_cast<std::int64_t>(operation.length) : 0;
     if (!results_.empty()) {
@@ -303,8 +305,8 @@ using SeenList = std::vector<ScriptedEngine::Seen>;
 TEST(RawImageOnBadHost, PartialWritesGoOnWhereTheyStopped) {
   ScriptedDisk host({100, 412, 1});
   EXPECT_EQ(host.write(4096), 0);
-  EXPECT_EQ(host.seen, (SeenList{{kWrite, 0, 4096, 0}, {kWrite, 100, 3996, 0}, {kWrite, 512, 3584, 0},
-                                 {kWrite, 513, 3583, 0}}));
+  EXPECT_EQ(host.seen, (SeenList{{kWrite, 0, 4096, 0, true}, {kWrite, 100, 3996, 0, true},
+                                 {kWrite, 512, 3584, 0, true}, {kWrite, 513, 3583, 0, true}}));
 }
 
 TEST(RawImageOnBadHost, FullDiskAfterAPartIsAnError) {
@@ -339,7 +341,7 @@ TEST(RawImageOnBadHost, UnsafeCacheSkipsFlushesAndDurability) {
   EXPECT_EQ(simple(host.disk(), Kind::kFlush), 0);
   EXPECT_TRUE(host.seen.empty());
   EXPECT_EQ(host.write(1024, true), 0);
-  EXPECT_EQ(host.seen, (SeenList{{kWrite, 0, 1024, 0}}));
+  EXPECT_EQ(host.seen, (SeenList{{kWrite, 0, 1024, 0, true}}));
 }
 
 TEST(RawImageOnBadHost, DurableWritesAreSynchronized) {
