@@ -119,8 +119,6 @@ void write_statistics(std::ostream& file, const Json& json) { file << json.dump(
 
 }  // namespace
 
-void report(const Error& error) { fmt::print(stderr, "doppel: {}\n", error.message); }
-
 int run_boot(const BootOptions& options) {
   const auto refuse = [](const Error& error) {
     report(error);

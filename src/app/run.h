@@ -2,17 +2,13 @@
 #pragma once
 
 #include "app/options.h"
+#include "base/report.h"
 
 namespace doppel {
 
 // Returns the exit status. Errors are already on stderr.
 int run_boot(const BootOptions& options);
 
-// Says `error` on stderr, as one sentence that begins "doppel: ".
-void report(const Error& error);
-
-inline constexpr int kExitUsage = 2;
 inline constexpr int kExitTimeout = 124;
-inline constexpr int kExitFailure = 125;
 
 }  // namespace doppel

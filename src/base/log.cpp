@@ -2,6 +2,7 @@
 
 #include <memory>
 
+#define SPDLOG_FMT_EXTERNAL  // our own fmt, not the copy in its headers
 #include <spdlog/logger.h>
 #include <spdlog/sinks/basic_file_sink.h>
 #include <spdlog/sinks/stdout_sinks.h>

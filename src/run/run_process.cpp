@@ -1,11 +1,11 @@
-#include "app/run_process.h"
+#include "run/run_process.h"
 
 #include <unistd.h>
 
 #include <string_view>
 
-#include "app/run.h"
 #include "base/log.h"
+#include "base/report.h"
 #include "process/abi/linux_process.h"
 
 namespace doppel {
