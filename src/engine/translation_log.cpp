@@ -25,7 +25,7 @@ Result<std::shared_ptr<TranslationLog>> TranslationLog::create(const Translation
 
 void TranslationLog::record(const CodeCache::Translation& translation) {
   const std::lock_guard lock(mutex_);
-  const std::uint64_t at = translation.page.value + translation.page_offset;
+  const std::uint64_t at = translation.address;
   const char* kind = translation.region ? "region" : "block";
   if (map_ != nullptr) {
     fmt::print(map_.get(), "{:x} {:x} {}@{:#x}\n", reinterpret_cast<std::uintptr_t>(translation.code.data()),
@@ -33,7 +33,7 @@ void TranslationLog::record(const CodeCache::Translation& translation) {
     std::fflush(map_.get());
   }
   if (!options_.blocks && !options_.ir && !options_.host) return;
-  std::string text = fmt::format("{} at guest-physical {:#x}, {} instructions, {} bytes of host code\n", kind, at,
+  std::string text = fmt::format("{} at {:#x}, {} instructions, {} bytes of host code\n", kind, at,
                                  translation.optimized.origins.size(), translation.code.size());
   if (options_.blocks) {
     for (const ir::Origin& origin : translation.optimized.origins) {

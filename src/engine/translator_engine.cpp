@@ -1,13 +1,18 @@
 #include "engine/translator_engine.h"
 
+#include <asm/prctl.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 #include <xmmintrin.h>
 
 #include <algorithm>
 #include <array>
 #include <cstring>
+#include <utility>
 
 #include "base/bits.h"
 #include "isa/riscv/csr.h"
+#include "memory/guarded_access.h"
 
 namespace doppel {
 namespace {
@@ -23,11 +28,12 @@ constexpr unsigned kRoundingShift = 13;
 
 }  // namespace
 
-x64::StateOffsets TranslatorEngine::state_offsets() {
+x64::StateOffsets TranslatorEngine::state_offsets(x64::MemoryModel memory) {
   constexpr auto frame = [](std::size_t field) {
     return static_cast<std::uint32_t>(offsetof(HartState, frame) + field);
   };
   x64::StateOffsets o{};
+  o.memory = memory;
   o.pc = offsetof(HartState, pc);
   o.page = frame(offsetof(isa::CodeFrame, page));
   o.tlb = frame(offsetof(isa::CodeFrame, tlb));
@@ -39,11 +45,14 @@ x64::StateOffsets TranslatorEngine::state_offsets() {
   o.budget = frame(offsetof(isa::CodeFrame, budget));
   o.exit_reason = frame(offsetof(isa::CodeFrame, exit_reason));
   o.exit_site = frame(offsetof(isa::CodeFrame, exit_site));
+  o.stack = frame(offsetof(isa::CodeFrame, stack));
+  o.slots = frame(offsetof(isa::CodeFrame, slots));
   o.tlb_read = offsetof(TlbContext, read);
   o.tlb_write = offsetof(TlbContext, write);
   o.tlb_fetch = offsetof(TlbContext, translated);
   o.tlb_entries = TlbContext::kEntries;
-  o.page_entries = CodeCache::kEntriesOffset;
+  o.jump_entries = CodeCache::kJumpEntries;
+  o.page_entries = offsetof(CodeCache::Entries, code);
   o.integer_registers = riscv::state_offset::x(0);
   o.integer_count = 32;
   o.floating_registers = riscv::state_offset::f(0);
@@ -55,6 +64,7 @@ x64::StateOffsets TranslatorEngine::state_offsets() {
 
 namespace {
 
+static_assert(x64::kSpillSlots <= isa::CodeFrame::kSlots && sizeof(CodeCache::JumpEntry) == 16);
 static_assert(sizeof(riscv::TlbEntry) == 16 && sizeof(riscv::FetchEntry) == 16);
 
 // The engine that runs on this thread, for helpers that translated code calls with nothing but the state.
@@ -63,32 +73,61 @@ thread_local TranslatorEngine* running = nullptr;
 }  // namespace
 
 Result<std::unique_ptr<TranslatorEngine>> TranslatorEngine::create(riscv::Hart& hart, const Options& options) {
-  Result<CodeMemory> memory = CodeMemory::create(kCodeBytes);
-  if (!memory) return std::unexpected(memory.error());
-  return std::unique_ptr<TranslatorEngine>(new TranslatorEngine(hart, std::move(*memory), options));
+  auto cache = make_cache(hart);
+  if (!cache) return std::unexpected(cache.error());
+  return std::make_unique<TranslatorEngine>(hart, std::move(*cache), options);
 }
 
-TranslatorEngine::TranslatorEngine(riscv::Hart& hart, CodeMemory memory, const Options& options)
+Result<std::shared_ptr<CodeCache>> TranslatorEngine::make_cache(riscv::Hart& hart) {
+  Result<CodeMemory> memory = CodeMemory::create(kCodeBytes);
+  if (!memory) return std::unexpected(memory.error());
+  const x64::HostFeatures features = x64::HostFeatures::detect();
+  auto model = x64::MemoryModel::kPaged;
+  const auto lifter = std::make_shared<riscv::Lifter>(
+      hart.isa(), riscv::LiftOptions{.fused_multiply_add = features.fma});
+  CodeCache::Guest guest;
+  if (riscv::UserSpace* user = hart.env().user; user != nullptr) {
+    model = user->flat().base == nullptr ? x64::MemoryModel::kFlat : x64::MemoryModel::kSegment;
+    guest.lift = [lifter](auto page, std::uint64_t base, unsigned offset, const auto& limits, ir::Block& block) {
+      lifter->lift(page, offset, block, limits, base);
+    };
+    guest.fetch = [user](std::uint64_t page, std::span<std::byte> into) -> std::size_t {
+      if (!user->flat().contains(page, kPageSize) || !user->allows(page, riscv::Access::kFetch)) return 0;
+      const bool more = user->flat().contains(page + kPageSize, 2) && user->allows(page + kPageSize, riscv::Access::kFetch);
+      const std::size_t copied = guarded_copy(user->flat().host(page), into.data(), kPageSize + (more ? 2 : 0));
+      return copied >= kPageSize ? copied : 0;
+    };
+  } else {
+    guest.lift = [lifter](auto page, std::uint64_t, unsigned offset, const auto& limits, ir::Block& block) {
+      lifter->lift(page, offset, block, limits);
+    };
+    guest.on_clear = [&hart] { hart.mmu().flush_fetch(); };
+  }
+  return std::make_shared<CodeCache>(std::move(*memory), x64::Compiler(state_offsets(model), features), std::move(guest),
+                                     CodeCache::Helpers{&slow_read, &slow_write, &slow_step});
+}
+
+TranslatorEngine::TranslatorEngine(riscv::Hart& hart, std::shared_ptr<CodeCache> cache, const Options& options)
     : options_(options),
       hart_(hart),
       state_(hart.state()),
       mmu_(hart.mmu()),
       interpreter_(hart),
-      lifter_(hart.isa(), {.fused_multiply_add = x64::HostFeatures::detect().fma}),
-      cache_(std::move(memory), x64::Compiler(state_offsets(), x64::HostFeatures::detect()),
-             [this](auto page, unsigned offset, const isa::BlockLimits& limits, ir::Block& block) {
-               lifter_.lift(page, offset, block, limits);
-             },
-             &slow_read, &slow_write, &slow_step, [this] { mmu_.flush_fetch(); }),
-      enter_(cache_.enter_function()) {
+      cache_(std::move(cache)),
+      runner_(*cache_),
+      enter_(cache_->enter_function()) {
   hart.on_fence_i = [this] {
     interpreter_.expect_code_changes();
-    cache_.expect_changes();
+    if (flat()) {
+      cache_->invalidate(0, ~std::uint64_t{0});
+    } else {
+      cache_->expect_changes();
+    }
   };
 }
 
 void TranslatorEngine::trace(std::shared_ptr<TranslationLog> log) {
-  cache_.on_translation = [log = std::move(log)](const CodeCache::Translation& translation) { log->record(translation); };
+  cache_->on_translation = [log = std::move(log)](const CodeCache::Translation& translation) { log->record(translation); };
 }
 
 TranslatorEngine::~TranslatorEngine() {
@@ -100,24 +139,29 @@ riscv::Exit TranslatorEngine::run(std::uint64_t budget) {
   hart_.begin_run();
   running = this;
   // A reset or a restored state knows nothing of this engine.
-  state_.frame.code = cache_.code();
-  state_.frame.exit = cache_.code() + cache_.stubs().exit;
+  state_.frame.code = cache_->code();
+  state_.frame.exit = cache_->code() + cache_->stubs().exit;
   const auto stub = [this](const x64::StubOffsets& offsets) {
-    return isa::CodeFrame::Stub{cache_.code() + offsets.full, cache_.code() + offsets.bare};
+    return isa::CodeFrame::Stub{cache_->code() + offsets.full, cache_->code() + offsets.bare};
   };
-  state_.frame.read = stub(cache_.stubs().read);
-  state_.frame.write = stub(cache_.stubs().write);
-  state_.frame.step = stub(cache_.stubs().step);
+  state_.frame.read = stub(cache_->stubs().read);
+  state_.frame.write = stub(cache_->stubs().write);
+  state_.frame.step = stub(cache_->stubs().step);
+  if (cache_->compiler().offsets().memory == x64::MemoryModel::kSegment) {
+    ::syscall(SYS_arch_prctl, ARCH_SET_GS, hart_.env().user->flat().base);
+  }
   const std::uint64_t end = state_.instructions + budget;
   riscv::Exit exit = riscv::Exit::kBudget;
+  const void* site = nullptr;  // the link that translated code came back by
   while (state_.instructions < end) {
     if (hart_.attention()) {
+      site = nullptr;
       if (const std::optional<riscv::Exit> why = hart_.serve_attention()) {
         exit = *why;
         break;
       }
     }
-    const std::byte* code = find();
+    const std::byte* code = find(std::exchange(site, nullptr));
     if (code == nullptr) {
       step();
       continue;
@@ -125,33 +169,22 @@ riscv::Exit TranslatorEngine::run(std::uint64_t budget) {
     // One slice: translated code comes back for links, jumps to untranslated code, and steps.
     const std::int64_t slice = static_cast<std::int64_t>(std::min<std::uint64_t>(options_.slice, end - state_.instructions));
     state_.frame.budget = slice;
-    state_.frame.tlb = &mmu_.tlb();
-    state_.frame.page = align_down(state_.pc, kPageSize);
     slice_end_ = state_.instructions + static_cast<std::uint64_t>(slice);
-    if (state_.floating_gate == 0) open_floating();
-    enter_(&state_, code);
-    close_floating();
+    enter(code);
     state_.instructions = slice_end_ - static_cast<std::uint64_t>(state_.frame.budget);
 
     switch (static_cast<x64::ExitReason>(state_.frame.exit_reason)) {
-      case x64::ExitReason::kLink: {
-        const std::uint64_t site = state_.frame.exit_site;
-        const std::uint64_t age = cache_.age();
-        // Its target lies in the same page, which this finds without a walk.
-        if (const std::byte* target = find(); target != nullptr && cache_.age() == age) {
-          cache_.link(site, target);
-          ++links_;
-        }
+      case x64::ExitReason::kLink:
+        site = reinterpret_cast<const void*>(state_.frame.exit_site);
+        ++links_;
         break;
-      }
       case x64::ExitReason::kStep: step(); break;
       case x64::ExitReason::kSpent:
         // A block longer than what is left of the budget must not hang the loop.
         if (state_.frame.budget == slice) {
           step();
-        } else if (auto* page = static_cast<CodeCache::Page*>(fetch_entry().code);
-                   fetch_entry().tag == align_down(state_.pc, kPageSize)) {
-          cache_.note_running(*page, static_cast<unsigned>(state_.pc & (kPageSize - 1)), options_.hot_after);
+        } else {
+          note_running();
         }
         break;
       case x64::ExitReason::kGo:
@@ -163,20 +196,46 @@ riscv::Exit TranslatorEngine::run(std::uint64_t budget) {
   return exit;
 }
 
-const std::byte* TranslatorEngine::find() {
+void TranslatorEngine::enter(const std::byte* code) {
+  if (flat()) {
+    state_.frame.tlb = runner_.jumps();
+    if (!runner_.begin(code_age_)) {
+      state_.frame.exit_reason = static_cast<std::uint64_t>(x64::ExitReason::kGo);
+      return;
+    }
+  } else {
+    state_.frame.tlb = &mmu_.tlb();
+    state_.frame.page = align_down(state_.pc, kPageSize);
+  }
+  if (state_.floating_gate == 0) open_floating();
+  enter_(&state_, code);
+  close_floating();
+  if (flat()) runner_.end();
+}
+
+const std::byte* TranslatorEngine::find(const void* site) {
   const std::uint64_t pc = state_.pc;
+  if (flat()) return cache_->find(runner_, pc, site, code_age_);
   const std::uint64_t tag = align_down(pc, kPageSize);
   riscv::FetchEntry* entry = &fetch_entry();
-  auto* page = static_cast<CodeCache::Page*>(entry->code);
+  auto* entries = static_cast<CodeCache::Entries*>(entry->code);
   if (entry->tag != tag) {
     const auto gpa = mmu_.translate(pc, riscv::Access::kFetch, 2);
     // The interpreter takes the trap, and runs what only part of a page may be fetched from.
     if (!gpa || mmu_.tlb().fetch[TlbContext::index(pc)].tag != tag) return nullptr;
     const GuestPhysical page_gpa{align_down(gpa->value, kPageSize)};
-    page = &cache_.page(page_gpa, mmu_.ram(page_gpa, kPageSize));
-    *entry = {tag, page};
+    entries = &cache_->page(page_gpa, mmu_.ram(page_gpa, kPageSize));
+    *entry = {tag, entries};
+    site = nullptr;  // a link stays within its page, which is another one now
   }
-  return cache_.entry(*page, static_cast<unsigned>(pc & (kPageSize - 1)));
+  return cache_->find(*entries, static_cast<unsigned>(pc & (kPageSize - 1)), site);
+}
+
+void TranslatorEngine::note_running() {
+  if (flat()) return cache_->note_running(state_.pc, options_.hot_after);
+  if (fetch_entry().tag != align_down(state_.pc, kPageSize)) return;
+  auto& entries = *static_cast<CodeCache::Entries*>(fetch_entry().code);
+  cache_->note_running(entries, static_cast<unsigned>(state_.pc & (kPageSize - 1)), options_.hot_after);
 }
 
 riscv::FetchEntry& TranslatorEngine::fetch_entry() {
@@ -184,12 +243,22 @@ riscv::FetchEntry& TranslatorEngine::fetch_entry() {
 }
 
 void TranslatorEngine::step() {
-  const riscv::FetchEntry& entry = fetch_entry();
   std::uint32_t raw = 0;
-  if (entry.tag == align_down(state_.pc, kPageSize)) {
+  if (flat()) {
+    const FlatMemory& memory = hart_.env().user->flat();
+    std::uint64_t bytes = 0;
+    const bool known = memory.contains(state_.pc, 4) && hart_.env().user->allows(state_.pc, riscv::Access::kFetch) &&
+                       guarded_read(memory.host(state_.pc), 4, bytes) == 0;
+    if (known) raw = static_cast<std::uint32_t>(bytes);
+    // System calls are what programs leave translated code for.
+    constexpr std::uint32_t kEcall = 0x73;
+    if (raw == kEcall && state_.pc % kPageSize + 4 <= kPageSize) {
+      return hart_.take_trap({riscv::Exception::kUserCall}, state_.pc);
+    }
+  } else if (const riscv::FetchEntry& entry = fetch_entry(); entry.tag == align_down(state_.pc, kPageSize)) {
     const std::size_t offset = state_.pc & (kPageSize - 1);
-    const auto& source = static_cast<CodeCache::Page*>(entry.code)->source;
-    std::memcpy(&raw, source.bytes() + offset, std::min<std::size_t>(4, kPageSize - offset));
+    const std::byte* source = CodeCache::source(*static_cast<CodeCache::Entries*>(entry.code));
+    std::memcpy(&raw, source + offset, std::min<std::size_t>(4, kPageSize - offset));
   }
   step(raw);
 }
@@ -201,6 +270,32 @@ void TranslatorEngine::step(std::uint32_t raw) {
   // What straddles two pages, or lies in none that is known, has to be fetched.
   if (bytes == 0 || state_.pc % kPageSize + bytes > kPageSize) return interpreter_.step();
   interpreter_.step(raw);
+}
+
+bool TranslatorEngine::recover_fault(ucontext_t& context) {
+  TranslatorEngine* self = running;
+  auto& registers = context.uc_mcontext.gregs;
+  if (self == nullptr) return false;
+  const auto fault = self->cache_->fault_at(reinterpret_cast<const void*>(registers[REG_RIP]));
+  if (!fault) return false;
+  // By their numbers in machine code.
+  static constexpr std::array<int, 16> kRegisters{REG_RAX, REG_RCX, REG_RDX, REG_RBX, REG_RSP, REG_RBP, REG_RSI, REG_RDI,
+                                                  REG_R8,  REG_R9,  REG_R10, REG_R11, REG_R12, REG_R13, REG_R14, REG_R15};
+  // The pinned registers are the guest's state; offsets of pins lie in it.
+  auto* state = reinterpret_cast<std::byte*>(&self->state_);
+  for (std::size_t i = 0; i < fault->pins->integer.size(); ++i) {
+    const auto value = registers[kRegisters[x64::Compiler::pinned_registers()[i]]];
+    std::memcpy(state + fault->pins->integer[i], &value, sizeof value);
+  }
+  for (std::size_t i = 0; i < fault->pins->floating.size(); ++i) {
+    const auto& value = context.uc_mcontext.fpregs->_xmm[x64::Compiler::pinned_xmm(static_cast<unsigned>(i))];
+    std::memcpy(state + fault->pins->floating[i], &value, sizeof(std::uint64_t));
+  }
+  self->state_.pc = fault->point.pc;
+  self->state_.frame.exit_reason = static_cast<std::uint64_t>(x64::ExitReason::kStep);
+  registers[REG_R15] += fault->point.unretired;
+  registers[REG_RIP] = reinterpret_cast<greg_t>(self->cache_->code() + self->cache_->stubs().leave);
+  return true;
 }
 
 void TranslatorEngine::open_floating() {
@@ -287,19 +382,19 @@ x64::SlowResult TranslatorEngine::slow_step(void*, std::uint64_t, std::uint64_t 
     if (self.hart_.attention()) return {0, Resume::kLeave};
   }
   if (state.floating_gate == 0) self.open_floating();
-  state.frame.tlb = &self.mmu_.tlb();
+  if (!self.flat()) state.frame.tlb = &self.mmu_.tlb();
   return {0, in_sequence ? Resume::kHere : Resume::kJump};
 }
 
 EngineStatistics TranslatorEngine::statistics() const {
-  const CodeCache::Statistics& cache = cache_.statistics();
+  const CodeCache::Statistics cache = cache_->statistics();
   EngineStatistics statistics;
   statistics.steps = steps_;
   statistics.links = links_;
   statistics.blocks_translated = cache.blocks;
   statistics.regions_translated = cache.regions;
   statistics.translate_seconds = cache.seconds;
-  statistics.code_bytes = cache_.code_bytes();
+  statistics.code_bytes = cache.code_bytes;
   statistics.cache_hits = cache.lookups - cache.blocks;
   statistics.cache_misses = cache.blocks;
   statistics.cache_evicted = cache.evictions;

@@ -2,6 +2,8 @@
 // what has no translation. Belongs to the hart's thread.
 #pragma once
 
+#include <ucontext.h>
+
 #include "engine/engine.h"
 #include "engine/translation_log.h"
 #include "isa/riscv/interpreter.h"
@@ -20,7 +22,15 @@ class TranslatorEngine final : public Engine {
   };
   static Result<std::unique_ptr<TranslatorEngine>> create(riscv::Hart& hart, const Options& options);
   static Result<std::unique_ptr<TranslatorEngine>> create(riscv::Hart& hart) { return create(hart, Options{}); }
+  // With a cache that other harts of the same program use as well.
+  TranslatorEngine(riscv::Hart& hart, std::shared_ptr<CodeCache> cache, const Options& options);
+  // A cache for the code that `hart` runs.
+  static Result<std::shared_ptr<CodeCache>> make_cache(riscv::Hart& hart);
   ~TranslatorEngine() override;
+
+  // For signal handlers: whether the fault at `context` is of the guest code that the calling thread runs. If so, it goes on
+  // in the dispatcher, which leaves the guest instruction to the interpreter.
+  static bool recover_fault(ucontext_t& context);
 
   // Reports each translation to `log`, which may be shared.
   void trace(std::shared_ptr<TranslationLog> log);
@@ -30,14 +40,16 @@ class TranslatorEngine final : public Engine {
   EngineStatistics statistics() const override;
 
   // Where translated code finds things in a HartState.
-  static x64::StateOffsets state_offsets();
+  static x64::StateOffsets state_offsets(x64::MemoryModel memory = x64::MemoryModel::kPaged);
 
  private:
   class HostFloating;
-  TranslatorEngine(riscv::Hart& hart, CodeMemory memory, const Options& options);
-
-  // The code for state.pc, or nullptr when there is none to be had: the interpreter's turn.
-  const std::byte* find();
+  bool flat() const { return hart_.env().user != nullptr; }
+  // The code for state.pc, or nullptr when there is none to be had: the interpreter's turn. `site`, if any, is linked to it.
+  const std::byte* find(const void* site);
+  void note_running();
+  // Runs `code` until it comes back.
+  void enter(const std::byte* code);
   riscv::FetchEntry& fetch_entry();  // where the TLB may hold state.pc's page
   void step();
   void step(std::uint32_t raw);  // the encoding of the instruction at state.pc, as far as it is known
@@ -55,9 +67,10 @@ class TranslatorEngine final : public Engine {
   riscv::HartState& state_;
   riscv::Mmu& mmu_;
   riscv::Interpreter interpreter_;
-  riscv::Lifter lifter_;
-  CodeCache cache_;
+  std::shared_ptr<CodeCache> cache_;
+  CodeCache::Runner runner_;
   CodeCache::EnterFunction enter_;
+  std::uint64_t code_age_ = 0;  // of the cache when find() last gave code
   bool floating_open_ = false;
   std::uint64_t slice_end_ = 0;  // state.instructions when the slice's budget is zero
   std::uint64_t steps_ = 0;

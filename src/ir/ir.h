@@ -162,8 +162,9 @@ enum class AtomicOp : std::uint8_t { kLoad, kSwap, kAdd, kAnd, kOr, kXor, kMin, 
 enum class JumpHint : std::uint8_t { kOther, kCall, kReturn };
 
 // Of kExit and kExitIf: whether the engine goes on at the target, or first runs the one guest instruction
-// there by its reference interpreter (what the lifter or the back end leaves to it).
-enum class ExitKind : std::uint8_t { kGo, kStep };
+// there by its reference interpreter (what the lifter or the back end leaves to it). A call, of kExit alone, goes on
+// like any other, and will likely come back to the end of the block; so does a kExitTo that is a call.
+enum class ExitKind : std::uint8_t { kGo, kStep, kCall };
 
 struct Inst {
   Op op = Op::kConst;

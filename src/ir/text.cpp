@@ -14,7 +14,7 @@ constexpr std::string_view kTypeNames[] = {"void", "i64", "f32", "f64"};
 constexpr std::string_view kAccessNames[] = {"i8", "i16", "i32", "i64", "u8", "u16", "u32", "f32", "f64"};
 constexpr std::string_view kAtomicNames[] = {"load", "swap", "add", "and", "or", "xor", "min", "max", "minu", "maxu"};
 constexpr std::string_view kHintNames[] = {"", "call", "return"};
-constexpr std::string_view kExitKindNames[] = {"", "step"};
+constexpr std::string_view kExitKindNames[] = {"", "step", "call"};
 
 template <std::size_t N>
 std::string_view name_in(const std::string_view (&names)[N], std::size_t index) {

@@ -144,7 +144,7 @@ class Verifier {
       case Op::kExitIf:
         least = -kMost - 1;
         most = kMost;
-        most_detail = static_cast<unsigned>(ExitKind::kStep);
+        most_detail = static_cast<unsigned>(inst.op == Op::kExit ? ExitKind::kCall : ExitKind::kStep);
         break;
       case Op::kAtomic:
         most = static_cast<std::int64_t>(AtomicOp::kMaxu);

@@ -1,19 +1,29 @@
-// The translated blocks of one vCPU, by guest-physical page.
+// Translated code, by the guest page that it was made of.
 //
-// A page remembers the bytes that its blocks were lifted from. After the guest asked for its stores to be seen
-// by fetches (FENCE.I) each page is compared with memory before it is entered again, and loses its blocks when
-// it differs; nothing is watched meanwhile, so pages without code cost nothing. Blocks are position-independent
-// and say nothing of privilege or address space: a page is translated once, however it is mapped. Direct jumps
-// are linked within a page only, so a page's blocks are dropped without looking for who jumps to them. When the
-// code memory is full, everything goes.
-// Belongs to the vCPU's thread.
+// In paged memory a cache belongs to one vCPU, and its pages are guest-physical. Blocks are position-independent and say
+// nothing of privilege or address space: a page is translated once, however it is mapped. A page remembers the bytes that
+// its blocks were lifted from. After the guest asked for its stores to be seen by fetches (FENCE.I) each page is compared
+// with memory before it is entered again, and loses its blocks when it differs; nothing is watched meanwhile, so pages
+// without code cost nothing. Direct jumps are linked within a page only.
+//
+// In flat memory a cache belongs to all vCPUs of one address space, and its pages are guest-virtual. Jumps are linked
+// wherever they go; whoever changes code or mappings says so (invalidate()), and every way to the old code is cut before
+// that returns. A vCPU that is inside it still leaves it with its slice.
+//
+// Code itself stays where it is until the code memory is full. Then everything goes, once no vCPU runs any of it.
+// Any thread may call, except where a function says otherwise.
 #pragma once
 
 #include <array>
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
+#include <cstdlib>
 #include <functional>
+#include <map>
 #include <memory>
+#include <mutex>
+#include <optional>
 #include <unordered_map>
 #include <vector>
 
@@ -29,16 +39,46 @@ namespace doppel {
 
 class CodeCache {
  public:
-  struct Page {
-    // For each halfword of the page, where its block's code begins; 0: no block, which leads back here.
-    std::array<std::uint32_t, kPageSize / 2> entries{};
-    std::array<std::uint8_t, kPageSize / 2> heat{};  // how often note_running() named the halfword
-    CodePage source;
-    const std::byte* host = nullptr;
-    GuestPhysical gpa;
-    std::uint64_t generation = 0;  // of the last comparison with memory
+  struct Page;
+
+  // In paged memory: for each halfword of a page, where its block's code begins; 0: no block, which leads back here.
+  struct Entries {
+    std::array<std::uint32_t, kPageSize / 2> code{};
+    Page* page = nullptr;
   };
-  static constexpr std::uint32_t kEntriesOffset = offsetof(Page, entries);
+
+  // In flat memory: what indirect jumps of one vCPU know. Empty entries have an odd address, which nothing jumps to.
+  struct JumpEntry {
+    std::uint64_t address;
+    const std::byte* code;
+  };
+  static constexpr std::size_t kJumpEntries = 4096;
+
+  // A vCPU that runs code of this cache, known to it from construction to destruction.
+  class Runner {
+   public:
+    explicit Runner(CodeCache& cache);
+    ~Runner();
+    Runner(const Runner&) = delete;
+    Runner& operator=(const Runner&) = delete;
+
+    JumpEntry* jumps() { return jumps_.get(); }
+    // Between these the cache is not cleared. false: it was since `age`, and code found then is gone.
+    bool begin(std::uint64_t age);
+    void end() { running_.store(false, std::memory_order_release); }
+
+   private:
+    friend class CodeCache;
+    struct Free {
+      void operator()(void* memory) const { std::free(memory); }
+    };
+    JumpEntry& entry(std::uint64_t address) { return jumps_.get()[address / 2 % kJumpEntries]; }
+    void forget_jumps();
+
+    CodeCache& cache_;
+    std::unique_ptr<JumpEntry, Free> jumps_;
+    std::atomic<bool> running_{false};
+  };
 
   struct Statistics {
     std::uint64_t blocks = 0;
@@ -48,62 +88,129 @@ class CodeCache {
     std::uint64_t invalidated = 0;         // pages that had changed
     std::uint64_t evictions = 0;           // of the whole cache
     std::uint64_t lookups = 0;
+    std::uint64_t code_bytes = 0;
   };
 
-  // `on_clear` is called when pages are about to vanish: pointers to them must be forgotten.
-  CodeCache(CodeMemory memory, x64::Compiler compiler, LiftFunction lift, x64::SlowHelper read,
-            x64::SlowHelper write, x64::SlowHelper step, std::function<void()> on_clear);
+  struct Guest {
+    LiftFunction lift;
+    // In flat memory: copies the page at that address, and two bytes of the next one for an instruction that goes on there.
+    // Gives how many bytes there are to be fetched; 0: none.
+    std::function<std::size_t(std::uint64_t page, std::span<std::byte> into)> fetch;
+    // In paged memory, called when pages are about to vanish: pointers to them must be forgotten.
+    std::function<void()> on_clear;
+  };
+  struct Helpers {
+    x64::SlowHelper read, write, step;
+  };
+  CodeCache(CodeMemory memory, x64::Compiler compiler, Guest guest, const Helpers& helpers);
+  ~CodeCache();
+
+  // --- In paged memory, on the vCPU's thread.
 
   // The page at `gpa`, whose bytes are at `host`, checked against memory if it has to be.
-  Page& page(GuestPhysical gpa, const std::byte* host);
-  // The code of the block at `offset` of `page`, translated if it is not yet. May clear the cache, and with it
-  // `page`: nullptr then, and the caller starts over.
-  const std::byte* entry(Page& page, unsigned offset);
-  // Directs jump number `site` to `target`, which entry() gave and which lies in the same page.
-  void link(std::uint64_t site, const std::byte* target);
-  // Guest code was found running at `offset` of `page`. What is found so `hot_after` times is compiled anew as a region,
-  // if it is in a loop.
-  void note_running(Page& page, unsigned offset, std::uint8_t hot_after);
+  Entries& page(GuestPhysical gpa, const std::byte* host);
+  // The code of the block at `offset` of that page, translated if it is not yet; `site`, if any, is linked to it. May clear
+  // the cache, and with it the page: nullptr then, and the caller starts over.
+  const std::byte* find(Entries& entries, unsigned offset, const void* site);
+  // The bytes that the page's blocks were made of.
+  static const std::byte* source(const Entries& entries);
   // The guest may have changed code.
   void expect_changes() { ++generation_; }
-  // Counts how often the cache was cleared: site numbers of an earlier age mean nothing.
-  std::uint64_t age() const { return statistics_.evictions; }
+  void note_running(Entries& entries, unsigned offset, std::uint8_t hot_after);
+
+  // --- In flat memory, on the runner's thread.
+
+  // The same by guest-virtual address; also nullptr where nothing can be fetched. Sets `age` to that of the code.
+  const std::byte* find(Runner& runner, std::uint64_t address, const void* site, std::uint64_t& age);
+  // Guest code was found running at `address`. What is found so `hot_after` times is compiled anew as a region, if it is
+  // in a loop.
+  void note_running(std::uint64_t address, std::uint8_t hot_after);
+  // What was made of these addresses is not entered any more.
+  void invalidate(std::uint64_t address, std::uint64_t size_bytes);
+  // What to do about a host fault at `host`; nothing if no code of ours accesses guest memory there. For signal handlers
+  // of a runner's thread.
+  struct Fault {
+    x64::FaultPoint point;
+    const x64::Pins* pins;  // in force there
+  };
+  std::optional<Fault> fault_at(const void* host) const;
+
+  // Counts how often the cache was cleared.
+  std::uint64_t age() const { return age_.load(std::memory_order_seq_cst); }
 
   using EnterFunction = void (*)(void* state, const std::byte* code);
   EnterFunction enter_function() const;
   const std::byte* code() const { return memory_.code(); }
   const x64::Stubs& stubs() const { return stubs_; }  // offsets in code()
+  const x64::Compiler& compiler() const { return compiler_; }
 
-  const Statistics& statistics() const { return statistics_; }
-  std::uint64_t code_bytes() const { return memory_.used(); }
+  Statistics statistics() const;
 
-  // For --trace and --perf-map; called after each translation.
+  // For fork(): held, nobody is in the middle of a change.
+  std::mutex& mutex() { return mutex_; }
+
+  // For --trace and --perf-map; called after each translation, under the cache's lock.
   struct Translation {
     const ir::Block& lifted;             // of a region: its first block, after the passes
     const ir::Block& optimized;
     std::span<const std::byte> code;     // where it runs
-    GuestPhysical page;
-    unsigned page_offset;
+    std::uint64_t address;               // of the guest; physical in paged memory
     bool region;
   };
   std::function<void(const Translation&)> on_translation;
 
  private:
-  void clear();
-  // Adds code with its links; nullopt, with the cache cleared, when there is no room.
+  struct Block {
+    std::uint32_t code = 0;
+    std::uint8_t heat = 0;                // how often note_running() named it
+    std::vector<std::uint32_t> incoming;  // links to it, by index
+  };
+  struct Site {
+    std::uint32_t at, unlinked;
+    bool linked = false;
+  };
+
+  bool flat() const { return compiler_.offsets().memory != x64::MemoryModel::kPaged; }
+  // All of these under the lock.
+  Page& page_at(std::uint64_t base);
+  // The page's bytes as blocks are to be made of them; empty: nothing to be fetched.
+  std::span<const std::byte> source(Page& page);
+  const std::byte* find(Page& page, unsigned offset, const void* site);
+  bool translate(Page& page, unsigned offset, Block& block);
+  void note_running(Page& page, unsigned offset, std::uint8_t hot_after);
+  void link(Block& block, const void* site);
+  // From now on whoever goes to the block comes to `code`.
+  void redirect(Page& page, unsigned offset, Block& block, std::uint32_t code);
+  void drop_blocks(Page& page);
+  // Adds code with its links; nullopt when there is no room.
   std::optional<std::uint32_t> add(const x64::EmittedCode& emitted);
+  void clear(const Runner* caller);
 
   CodeMemory memory_;
   x64::Compiler compiler_;
-  LiftFunction lift_;
-  std::function<void()> on_clear_;
+  Guest guest_;
   x64::Stubs stubs_;
   std::uint32_t stubs_end_ = 0;
-  std::unordered_map<std::uint64_t, std::unique_ptr<Page>> pages_;  // by guest-physical page number
-  std::vector<std::uint32_t> sites_;  // where each jump's displacement is
+  x64::Pins common_pins_;
+
+  mutable std::mutex mutex_;
+  std::unordered_map<std::uint64_t, std::unique_ptr<Page>> pages_;  // by page number
+  std::vector<Site> sites_;                                         // by `at`
+  std::vector<Runner*> runners_;
   std::uint64_t generation_ = 1;
+  std::atomic<std::uint64_t> age_{0};
   Statistics statistics_;
   ir::Block block_;  // kept for its memory
+  std::vector<std::byte> fetched_;
+
+  // Faults are looked up in signal handlers while another thread may hold mutex_ and wait for this one.
+  mutable std::mutex fault_mutex_;
+  struct RegionCode {
+    std::uint32_t end;
+    x64::Pins pins;
+  };
+  std::vector<x64::FaultPoint> faults_;          // by `at`
+  std::map<std::uint32_t, RegionCode> regions_;  // by start
 };
 
 }  // namespace doppel

@@ -48,13 +48,7 @@ std::optional<std::uint32_t> CodeMemory::append(std::span<const std::byte> code)
 void CodeMemory::patch_jump(std::uint32_t at, std::uint32_t target) {
   // x86 counts from the end of the displacement.
   const std::int32_t displacement = static_cast<std::int32_t>(target - (at + 4));
-  std::memcpy(writable_ + at, &displacement, sizeof displacement);
-}
-
-void CodeMemory::overwrite_with_jump(std::uint32_t at, std::uint32_t target) {
-  constexpr std::byte kJump{0xe9};
-  writable_[at] = kJump;
-  patch_jump(at + 1, target);
+  __atomic_store_n(reinterpret_cast<std::int32_t*>(writable_ + at), displacement, __ATOMIC_RELEASE);
 }
 
 }  // namespace doppel

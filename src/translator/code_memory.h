@@ -22,15 +22,14 @@ class CodeMemory {
 
   // Appends; gives the offset of the copy, or nullopt when the region is full.
   std::optional<std::uint32_t> append(std::span<const std::byte> code);
-  // Overwrites the 32-bit displacement at `at` so that its jump goes to `target`.
+  // Overwrites the 32-bit displacement at `at`, which is aligned, so that its jump goes to `target`. Others may run it.
   void patch_jump(std::uint32_t at, std::uint32_t target);
-  // Puts a jump to `target` in place of the instructions at `at`.
-  void overwrite_with_jump(std::uint32_t at, std::uint32_t target);
   // Forgets everything after `keep` bytes.
   void truncate(std::uint32_t keep) { used_ = keep; }
 
   const std::byte* code() const { return executable_; }
   std::uint32_t used() const { return used_; }
+  std::size_t size() const { return size_; }
 
  private:
   CodeMemory() = default;

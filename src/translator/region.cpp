@@ -17,7 +17,8 @@ std::vector<unsigned> successors(const ir::Block& block, unsigned offset) {
   std::vector<unsigned> found;
   for (const ir::Inst& inst : block.insts) {
     if (inst.op != ir::Op::kExit && inst.op != ir::Op::kExitIf) continue;
-    if (static_cast<ir::ExitKind>(inst.detail) == ir::ExitKind::kStep) continue;
+    // A call leaves the region, for what it calls ends by a jump that only the guest knows.
+    if (static_cast<ir::ExitKind>(inst.detail) != ir::ExitKind::kGo) continue;
     const std::int64_t target = static_cast<std::int64_t>(offset) + inst.imm;
     if (target >= 0 && target < static_cast<std::int64_t>(kPageSize)) found.push_back(static_cast<unsigned>(target));
   }
@@ -56,8 +57,10 @@ std::vector<std::uint32_t> most_used(const std::map<std::uint32_t, std::uint64_t
 
 }  // namespace
 
-std::optional<Region> form_region(std::span<const std::byte> page, unsigned head, const LiftFunction& lift,
-                                  const x64::StateOffsets& offsets, std::span<const std::uint8_t> heat) {
+std::optional<Region> form_region(std::span<const std::byte> page, std::uint64_t base, unsigned head,
+                                  const LiftFunction& lift, const x64::StateOffsets& offsets,
+                                  const std::function<unsigned(unsigned)>& heat) {
+  const bool flat = offsets.memory != x64::MemoryModel::kPaged;
   // What is reachable from the head, in basic blocks.
   Graph forward, backward;
   isa::PageOffsets heads;
@@ -67,7 +70,7 @@ std::optional<Region> form_region(std::span<const std::byte> page, unsigned head
     const unsigned offset = open.back();
     open.pop_back();
     if (forward.contains(offset)) continue;
-    lift(page, offset, {.at_branches = true}, block);
+    lift(page, base, offset, {.at_branches = true}, block);
     heads.set(offset / 2);
     std::vector<unsigned>& to = forward[offset] = successors(block, offset);
     for (const unsigned target : to) {
@@ -77,7 +80,7 @@ std::optional<Region> form_region(std::span<const std::byte> page, unsigned head
   }
   // Again, now that all places are known where one begins.
   for (auto& [offset, to] : forward) {
-    lift(page, offset, {.at_branches = true, .heads = &heads}, block);
+    lift(page, base, offset, {.at_branches = true, .heads = &heads}, block);
     to = successors(block, offset);
     for (const unsigned target : to) backward[target].push_back(offset);
   }
@@ -95,12 +98,12 @@ std::optional<Region> form_region(std::span<const std::byte> page, unsigned head
   std::map<std::uint32_t, std::uint64_t> uses;  // of state offsets, by weight
   for (const unsigned offset : members) {
     ir::Block& member = region.blocks.emplace_back();
-    lift(page, offset, {.at_branches = true, .heads = &heads}, member);
+    lift(page, base, offset, {.at_branches = true, .heads = &heads}, member);
     ir::optimize(member);
     region.instructions += static_cast<unsigned>(member.origins.size());
     if (region.instructions > kMostInstructions) return std::nullopt;
-    const unsigned weight = 1 + 4u * heat[offset / 2];
-    region.parts.push_back({member, offset});
+    const unsigned weight = 1 + 4 * heat(offset);
+    region.parts.push_back({member, flat ? base + offset : offset});
     for (const ir::Inst& inst : member.insts) {
       if (inst.op == ir::Op::kGet || inst.op == ir::Op::kSet) uses[static_cast<std::uint32_t>(inst.imm)] += weight;
     }

@@ -15,20 +15,22 @@
 
 namespace doppel {
 
-// What reads guest instructions: lifts the block at an offset of a page's bytes.
-using LiftFunction = std::function<void(std::span<const std::byte> page, unsigned offset,
+// What reads guest instructions: lifts the block at an offset of a page's bytes. The page's address matters only to code
+// that knows its own.
+using LiftFunction = std::function<void(std::span<const std::byte> page, std::uint64_t base, unsigned offset,
                                         const isa::BlockLimits& limits, ir::Block& block)>;
 
 struct Region {
   std::deque<ir::Block> blocks;           // optimized
-  std::vector<x64::RegionBlock> parts;    // of them, the head first, then by address
+  std::vector<x64::PlacedBlock> parts;    // of them, the head first, then by address
   x64::Pins pins;
   unsigned instructions = 0;              // of the guest
 };
 
-// The blocks from which control can come back to `head`, a page offset, without leaving the page. `heat` counts how often
-// each halfword of the page was seen running. None when `head` is in no loop.
-std::optional<Region> form_region(std::span<const std::byte> page, unsigned head, const LiftFunction& lift,
-                                  const x64::StateOffsets& offsets, std::span<const std::uint8_t> heat);
+// The blocks from which control can come back to `head`, a page offset, without leaving the page, which lies at `base`.
+// `heat` says how often the block at an offset was seen running. None when `head` is in no loop.
+std::optional<Region> form_region(std::span<const std::byte> page, std::uint64_t base, unsigned head,
+                                  const LiftFunction& lift, const x64::StateOffsets& offsets,
+                                  const std::function<unsigned(unsigned)>& heat);
 
 }  // namespace doppel

@@ -52,16 +52,19 @@ inline const std::map<std::uint64_t, std::string>& names_in_state() {
              {o.page, "page"}, {o.tlb, "tlb"}, {o.code, "code"}, {o.exit, "exit"},
              {o.read.full, "read"}, {o.read.bare, "read.bare"}, {o.write.full, "write"},
              {o.write.bare, "write.bare"}, {o.step.full, "step"}, {o.step.bare, "step.bare"}, {o.budget, "budget"}, {o.exit_reason, "exit_reason"},
-             {o.exit_site, "exit_site"}}) {
+             {o.exit_site, "exit_site"}, {o.stack, "stack"}}) {
       map[offset] = name;
     }
+    for (unsigned i = 0; i < x64::kSpillSlots; ++i) map[o.slots + 8 * i] = fmt::format("slot {}", i);
     return map;
   }();
   return names;
 }
 
-// `text` with the number between each `before` and `after` replaced by the name of that part of the state.
-inline std::string name_state(const std::string& text, std::string_view before, std::string_view after) {
+// `text` with the number between each `before` and `after`, times `sign` plus `bias` an offset in the state, replaced by
+// the name of what is there.
+inline std::string name_state(const std::string& text, std::string_view before, std::string_view after,
+                              std::int64_t sign = 1, std::int64_t bias = 0) {
   std::string result;
   std::size_t done = 0;
   for (std::size_t at; (at = text.find(before, done)) != std::string::npos;) {
@@ -69,10 +72,11 @@ inline std::string name_state(const std::string& text, std::string_view before, 
     const std::size_t end = text.find(after, begin);
     const std::string number = text.substr(begin, end - begin);
     char* parsed = nullptr;
-    const std::uint64_t offset = std::strtoull(number.c_str(), &parsed, 0);
-    const auto name = names_in_state().find(offset);
+    const std::int64_t offset = bias + sign * std::strtoll(number.c_str(), &parsed, 0);
+    const auto name = names_in_state().find(static_cast<std::uint64_t>(offset));
     const bool known = *parsed == 0 && !number.empty() && name != names_in_state().end();
     result.append(text, done, begin - done).append(known ? name->second : number);
+    if (known && sign < 0) result[result.size() - name->second.size() - 1] = '+';
     done = begin + number.size();
   }
   return result + text.substr(done);
@@ -113,7 +117,8 @@ inline std::string print_host(std::span<const std::byte> code) {
     std::array<char, 256> buffer;
     ZydisFormatterFormatInstruction(&formatter, &instruction, operands.data(), instruction.operand_count_visible,
                                     buffer.data(), buffer.size(), at, nullptr);
-    Line& line = lines[at] = {name_state(buffer.data(), "[rbp+", "]"), {}};
+    const std::string above = name_state(buffer.data(), "[rbp+", "]", 1, x64::kStateBias);
+    Line& line = lines[at] = {name_state(above, "[rbp-", "]", -1, x64::kStateBias), {}};
     if (operands[0].type == ZYDIS_OPERAND_TYPE_IMMEDIATE && operands[0].imm.is_relative) {
       ZyanU64 target = 0;
       ZydisCalcAbsoluteAddress(&instruction, &operands[0], at, &target);
@@ -148,8 +153,8 @@ inline BlockText text_of_block(std::span<const std::byte> page, unsigned offset,
   text.lifted = block_text::print_ir(block);
   ir::optimize(block);
   text.optimized = block_text::print_ir(block);
-  x64::Compiler compiler(TranslatorEngine::state_offsets(), features);
-  text.host = block_text::print_host(compiler.compile(block, offset, 0).bytes);
+  const x64::Compiler compiler(TranslatorEngine::state_offsets(), features);
+  text.host = block_text::print_host(compiler.compile({block, offset}).bytes);
   return text;
 }
 

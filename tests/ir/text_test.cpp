@@ -122,7 +122,7 @@ INSTANTIATE_TEST_SUITE_P(
         Bad{"%0 = const 1\n%1 = add.i64 %0, %0", "expected a value"}, Bad{"call 1", "expected an access"},
         Bad{"call.u32 -1", "number of a helper"},
         Bad{"call.u32 4294967296", "number of a helper"}, Bad{"exit 4", "target with its sign"},
-        Bad{"exit +4, call", "expected step"}, Bad{"%0 = const 1\nexit_to %0, step", "expected call or return"},
+        Bad{"exit +4, return", "expected step or call"}, Bad{"%0 = const 1\nexit_to %0, step", "expected call or return"},
         Bad{"%0 = const 1\nexit_if %0 +4", "expected a comma"}, Bad{"@1 raw 0 +0", "expected guest instruction @0"},
         Bad{"@0", "expected raw"}, Bad{"@0 raw 0x100000000 +0", "32 bits"}, Bad{"@0 raw 0", "expected +"},
         Bad{"@0 raw 0 +4294967296", "32 bits"}, Bad{"guest_bytes", "number of bytes"},

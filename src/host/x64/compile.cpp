@@ -55,16 +55,16 @@ EmittedCode Compiler::Emission::run() {
     emit_cold();
   }
   if (region_) emit_transfers();
-  EmittedCode result;
-  result.links = std::move(links_);
-  result.bytes = bytes_of(code_);
-  return result;
+  for (std::size_t i = 0; i < links_.size(); ++i) {
+    links_[i].unlinked = static_cast<std::uint32_t>(code_.labelOffset(unlinked_[i]));
+  }
+  return {bytes_of(code_), std::move(links_), std::move(faults_)};
 }
 
 void Compiler::Emission::select(std::size_t part) {
   part_ = part;
   block_ = &parts_[part].block;
-  page_offset_ = parts_[part].page_offset;
+  address_ = parts_[part].address;
 }
 
 void Compiler::Emission::emit_part(std::size_t part) {
@@ -83,7 +83,7 @@ void Compiler::Emission::emit_part(std::size_t part) {
   later([this, spent, count] {
     a_.bind(spent);
     a_.add(kBudget, count);
-    leave(ExitReason::kSpent, 0);
+    leave(ExitReason::kSpent, address_);
   });
   for (now_ = 0; now_ < block_->insts.size(); ++now_) {
     const Inst& inst = block_->insts[now_];
@@ -94,20 +94,30 @@ void Compiler::Emission::emit_part(std::size_t part) {
   }
 }
 
-std::optional<std::size_t> Compiler::Emission::part_at(std::int64_t in_page) const {
+std::optional<std::size_t> Compiler::Emission::part_at(std::uint64_t address) const {
   for (std::size_t i = 0; i < parts_.size(); ++i) {
-    if (parts_[i].page_offset == in_page) return i;
+    if (parts_[i].address == address) return i;
   }
   return std::nullopt;
 }
 
-EmittedCode Compiler::compile(const ir::Block& block, unsigned page_offset, std::uint32_t first_site) {
-  const RegionBlock part{block, page_offset};
-  return Emission(offsets_, features_, Pins{offsets_.pinned, {}}, {&part, 1}, false, first_site).run();
+EmittedCode Compiler::compile(const PlacedBlock& block) const {
+  return Emission(offsets_, features_, Pins{offsets_.pinned, {}}, {&block, 1}, false).run();
 }
 
-EmittedCode Compiler::compile_region(std::span<const RegionBlock> blocks, const Pins& pins, std::uint32_t first_site) {
-  return Emission(offsets_, features_, pins, blocks, true, first_site).run();
+EmittedCode Compiler::compile_region(std::span<const PlacedBlock> blocks, const Pins& pins) const {
+  return Emission(offsets_, features_, pins, blocks, true).run();
 }
+
+std::span<const unsigned> Compiler::pinned_registers() {
+  static constexpr auto kNumbers = [] {
+    std::array<unsigned, kPinnedRegisters> numbers{};
+    for (std::size_t i = 0; i < numbers.size(); ++i) numbers[i] = kPins[i].id();
+    return numbers;
+  }();
+  return kNumbers;
+}
+
+unsigned Compiler::pinned_xmm(unsigned index) { return kLastXmm - index; }
 
 }  // namespace doppel::x64

@@ -32,13 +32,25 @@ struct StubOffsets {
   std::uint32_t full, bare;
 };
 
+// How code reaches guest memory, and what it knows of where it lies itself.
+enum class MemoryModel : std::uint8_t {
+  kPaged,    // by the software TLB; of its own address code knows only the offset in the page
+  kFlat,     // guest addresses are host addresses; code knows its own
+  kSegment,  // likewise, from the base of the GS segment on
+};
+
 // Byte offsets in the guest's flat state and in the tables that it points to.
 struct StateOffsets {
+  MemoryModel memory;
   std::uint32_t pc;
-  std::uint32_t page, tlb, code, exit, budget, exit_reason, exit_site;  // of isa::CodeFrame
+  std::uint32_t page, tlb, code, exit, budget, exit_reason, exit_site, stack;  // of isa::CodeFrame
+  std::uint32_t slots;                                                         // likewise, kSpillSlots of 8 bytes
   StubOffsets read, write, step;                                        // likewise
   std::uint32_t tlb_read, tlb_write, tlb_fetch;  // arrays of {tag, addend or page object} in the TLB
   std::uint32_t tlb_entries;                     // of each array; a power of two
+  // Where memory is not paged, `tlb` points to a table of {guest address, code} that jumps look up instead, indexed by
+  // the address without its lowest bit.
+  std::uint32_t jump_entries;                    // a power of two
   std::uint32_t page_entries;  // in a page object: a 32-bit code offset for each halfword of the page
   std::vector<std::uint32_t> pinned;             // state offsets of the registers to keep in host registers
   // Where the guest's registers are: the first ones' offsets, 8 bytes each. Regions choose pins among them.
@@ -51,32 +63,46 @@ struct Pins {
   std::vector<std::uint32_t> floating;  // at most kPinnedFloatingRegisters; 64 bits wide
 };
 
-// A block of a region. All lie in one guest page.
-struct RegionBlock {
+// A block and where it lies: in paged memory its offset in its page, else its guest address. The blocks of a region lie
+// in one page.
+struct PlacedBlock {
   const ir::Block& block;
-  unsigned page_offset;
+  std::uint64_t address;
 };
 
-// A jump that the code cache may direct to its target once that is translated.
+// A jump or call that the code cache may direct to its target once that is translated.
 struct Link {
-  std::uint32_t at;      // offset in the code of the jump's 32-bit displacement
-  std::int32_t target;   // guest offset in bytes from the block's start
+  std::uint32_t at;        // offset in the code of its 32-bit displacement
+  std::uint32_t unlinked;  // where it leads until then
+};
+
+// A host instruction that accesses guest memory directly. Should it fault, the guest instruction has had no effect yet.
+struct FaultPoint {
+  std::uint32_t at;         // offset in the code of the host instruction
+  std::uint32_t unretired;  // of the budget to give back: that instruction and those after it
+  std::uint64_t pc;
 };
 
 struct EmittedCode {
   std::vector<std::byte> bytes;
-  std::vector<Link> links;
+  std::vector<Link> links;          // in order of `at`
+  std::vector<FaultPoint> faults;   // likewise
 };
 
 // Why translated code came back; in the state's exit_reason.
 enum class ExitReason : std::uint64_t {
   kGo,     // continue at pc: a jump's target is not translated, or not in the fetch TLB
-  kLink,   // likewise, by the direct jump number exit_site
+  kLink,   // likewise, by the direct jump whose displacement is at exit_site
   kStep,   // run the one instruction at pc by the interpreter
   kSpent,  // the budget is used up
   kFault,  // a slow access took a trap; pc is the handler
 };
 
+// Code points its base register this far into the state, so that the first 256 bytes, where guests keep their registers,
+// are reached with displacements of one byte.
+inline constexpr int kStateBias = 128;
+// How many spill slots a state has.
+inline constexpr unsigned kSpillSlots = 512;
 // How many state offsets can be pinned.
 inline constexpr unsigned kPinnedRegisters = 7;
 // And how many floating-point registers, in regions.
@@ -85,7 +111,7 @@ inline constexpr unsigned kPinnedFloatingRegisters = 10;
 // The stubs that all blocks share, in one piece of code: `enter` is called as void(state, code).
 struct Stubs {
   std::vector<std::byte> bytes;
-  std::uint32_t enter, exit;
+  std::uint32_t enter, exit, leave;  // leave: exit when the pinned registers are in the state already
   StubOffsets read, write, step;
 };
 
@@ -120,15 +146,18 @@ class Compiler {
 
   // What an empty entry of a page leads to: back to the dispatcher, pc being in the state.
   std::vector<std::byte> make_entry_miss() const;
-  Stubs make_stubs(SlowHelper read, SlowHelper write, SlowHelper step);
+  Stubs make_stubs(SlowHelper read, SlowHelper write, SlowHelper step) const;
 
-  // Compiles `block`, which starts at `page_offset` of its guest page. Its links are numbered from
-  // `first_site` in the order of EmittedCode::links.
-  EmittedCode compile(const ir::Block& block, unsigned page_offset, std::uint32_t first_site);
+  // Any thread may compile.
+  EmittedCode compile(const PlacedBlock& block) const;
 
   // Compiles blocks together: jumps among them are direct, and they keep `pins` in host registers instead of the
   // ones that all other code agrees on. Entered at the first block.
-  EmittedCode compile_region(std::span<const RegionBlock> blocks, const Pins& pins, std::uint32_t first_site);
+  EmittedCode compile_region(std::span<const PlacedBlock> blocks, const Pins& pins) const;
+
+  // The host registers that keep pinned guest registers, by their numbers in machine code.
+  static std::span<const unsigned> pinned_registers();
+  static unsigned pinned_xmm(unsigned index);
 
  private:
   class Emission;

@@ -36,32 +36,38 @@ inline constexpr std::array<x86::Gp, kPinnedRegisters> kPins{x86::r9,  x86::r10,
 inline constexpr std::array<x86::Gp, 3> kValues{x86::rsi, x86::rdi, x86::r8};
 inline constexpr unsigned kFirstValueXmm = 2;
 inline constexpr unsigned kLastXmm = 15;  // pinned registers are taken from here downwards
-// Spill slots at the bottom of the stack frame that `enter` makes. 48 + 8 bytes lie above it.
-// More than the values that the longest block (Lifter::kMostInstructions) can keep alive.
-inline constexpr unsigned kSpillSlots = 512;
-inline constexpr unsigned kFrameBytes = kSpillSlots * 8 + 8;
-static_assert((kFrameBytes + 56) % 16 == 0);
+// What lies on the host's stack while code runs: what `enter` saved, then a pair for each call that the guest made and
+// has not returned from: its return address, and the host's. The lowest pair's guest address is none, so nothing
+// returns through it. A pair is 16 bytes, which keeps the stack pointer aligned.
+inline constexpr int kPairBytes = 16;
+inline constexpr int kNoAddress = -1;
 
 constexpr bool fits_i32(std::int64_t value) { return value == static_cast<std::int32_t>(value); }
+
+// A field of the state, by its offset.
+inline x86::Mem state(std::int64_t offset, unsigned bytes = 8) {
+  return x86::ptr(kState, static_cast<int>(offset) - kStateBias, bytes);
+}
 
 // The finished code.
 std::vector<std::byte> bytes_of(CodeHolder& code);
 
-// Jumps to the guest address in rax through the fetch TLB: same tag, then the page's own table of entries,
-// whose empty ones lead back to the dispatcher. `miss` is taken with pc in the state.
-void emit_jump_by_tlb(x86::Assembler& a, const StateOffsets& o, const Label& miss);
+// Jumps to the code of the guest address in rax, if the running thread knows it; else to `miss`. A call leaves the
+// host's return address on the stack.
+void emit_jump_to_rax(x86::Assembler& a, const StateOffsets& o, const Label& miss, bool call = false);
+// What belongs at `miss`.
+void emit_jump_miss(x86::Assembler& a, const StateOffsets& o);
 
 class Compiler::Emission {
  public:
   Emission(const StateOffsets& offsets, const HostFeatures& features, const Pins& pins,
-           std::span<const RegionBlock> parts, bool region, std::uint32_t first_site)
+           std::span<const PlacedBlock> parts, bool region)
       : o_(offsets),
         features_(features),
         pins_(pins),
         parts_(parts),
         region_(region),
-        last_value_xmm_(kLastXmm - static_cast<unsigned>(pins.floating.size())),
-        first_site_(first_site) {
+        last_value_xmm_(kLastXmm - static_cast<unsigned>(pins.floating.size())) {
     assert(pins.integer.size() <= kPinnedRegisters && pins.floating.size() <= kPinnedFloatingRegisters);
     code_.init(Environment::host());
     code_.attach(&a_);
@@ -87,8 +93,10 @@ class Compiler::Emission {
   // Emits out of the way, once all parts stand.
   void later(std::function<void()> emit_cold) { cold_.push_back({part_, std::move(emit_cold)}); }
 
-  // The part that begins at this offset of the page.
-  std::optional<std::size_t> part_at(std::int64_t in_page) const;
+  bool flat() const { return o_.memory != MemoryModel::kPaged; }
+  // Where an offset from the current part's start lies, as addresses of parts say it.
+  std::uint64_t address_of(std::int64_t target) const { return address_ + static_cast<std::uint64_t>(target); }
+  std::optional<std::size_t> part_at(std::uint64_t address) const;
 
   // --- Guest registers in host registers: a region has its own choice.
 
@@ -108,8 +116,7 @@ class Compiler::Emission {
 
   void release(Value value);
   unsigned take_slot();
-  static x86::Mem slot(unsigned index) { return x86::qword_ptr(x86::rsp, static_cast<int>(8 * index)); }
-  x86::Mem state(std::int64_t offset) const { return x86::qword_ptr(kState, static_cast<int>(offset)); }
+  x86::Mem slot(unsigned index) const { return state(o_.slots + 8 * index); }
 
   // An operand that the instruction has yet to read must stay where it is.
   bool is_operand_now(Value value) const;
@@ -212,25 +219,38 @@ class Compiler::Emission {
   void emit_select(const Inst& inst);
   void emit_exit_if(const Inst& inst);
   void emit_exit(const Inst& inst);
-  // The part that an exit to `target`, an offset from the current part's start, leads to.
-  std::optional<std::size_t> part_of(std::int64_t target) const;
-
   // Gives back the budget of the instructions after the first `retired`.
   void refund(unsigned retired);
   unsigned unretired_after(unsigned retired) const;
 
-  // Continues at `target`, an offset from the block's start.
+  // Continues at `target`, an offset from the part's start.
   void emit_go(std::int64_t target, bool step);
+  // Whether a jump to `address` may be linked: elsewhere paged memory may have another page the next time.
+  bool linkable(std::uint64_t address) const { return flat() || address < kPageSize; }
+  // A jump or call to a linkable address that is in no part.
+  void emit_link(std::uint64_t address, bool call);
+  // One instruction that does nothing, after which the code's length leaves `remainder` when divided by four.
+  void pad_to(std::size_t remainder);
+  // Calls a function by `call`, which leaves the host's return address on the stack; continues at the part's end.
+  void emit_call_and_return(const std::function<void()>& call);
+  void emit_exit_to(const Inst& inst);
 
-  // rax: the guest-virtual address of an offset from the block's start.
-  void set_address(std::int64_t target);
-  void leave(ExitReason reason, std::int64_t target);
-  void leave_unpinned(ExitReason reason, std::int64_t target);
-  void emit_jump();
+  // rax: the guest-virtual address.
+  void set_address(std::uint64_t address);
+  void leave(ExitReason reason, std::uint64_t address);
+  void leave_unpinned(ExitReason reason, std::uint64_t address);
+
+  // To the guest address in rax.
+  void emit_jump(bool call);
 
   // --- Memory.
 
+  static constexpr std::uint64_t kPageSize = 4096;
+
   std::uint32_t packed(const Inst& inst) const;
+  // The host instruction that comes next makes the access of `inst` in flat memory.
+  void note_access(const Inst& inst);
+  x86::Mem flat_location(const x86::Gp& base, std::int64_t offset) const;
   // Leaves the instruction that `inst` belongs to, which has had no effect yet, to the interpreter.
   Label leave_by_step(const Inst& inst);
 
@@ -297,13 +317,12 @@ class Compiler::Emission {
   const StateOffsets& o_;
   const HostFeatures& features_;
   const Pins& pins_;
-  const std::span<const RegionBlock> parts_;
+  const std::span<const PlacedBlock> parts_;
   const bool region_;
   const unsigned last_value_xmm_;
-  std::size_t part_ = 0;  // the one being emitted, with its block and offset
+  std::size_t part_ = 0;  // the one being emitted, with its block and address
   const ir::Block* block_ = nullptr;
-  unsigned page_offset_ = 0;
-  const std::uint32_t first_site_;
+  std::uint64_t address_ = 0;
 
   CodeHolder code_;
   x86::Assembler a_;
@@ -311,6 +330,8 @@ class Compiler::Emission {
   Label spill_, fill_, unpin_;
   std::vector<Cold> cold_;
   std::vector<Link> links_;
+  std::vector<Label> unlinked_;  // of each link
+  std::vector<FaultPoint> faults_;
 
   std::size_t now_ = 0;
   std::vector<std::uint32_t> last_use_;

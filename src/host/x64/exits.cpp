@@ -1,12 +1,16 @@
 // How code goes on: exits, links, jumps to where only the guest knows.
+#include <string_view>
+
 #include "host/x64/emission.h"
 
 namespace doppel::x64 {
 
+using namespace std::string_view_literals;
+
 void Compiler::Emission::emit_exit_if(const Inst& inst) {
   const bool step = static_cast<ir::ExitKind>(inst.detail) == ir::ExitKind::kStep;
   const x86::CondCode code = test_condition(inst.operands[0]);
-  const std::optional<std::size_t> part = step ? std::nullopt : part_of(inst.imm);
+  const std::optional<std::size_t> part = step ? std::nullopt : part_at(address_of(inst.imm));
   if (part && unretired_after(inst.origin + 1u) == 0) {
     a_.j(code, labels_[*part]);
     return release_fused();
@@ -22,14 +26,20 @@ void Compiler::Emission::emit_exit_if(const Inst& inst) {
 }
 
 void Compiler::Emission::emit_exit(const Inst& inst) {
-  const bool step = static_cast<ir::ExitKind>(inst.detail) == ir::ExitKind::kStep;
+  const auto kind = static_cast<ir::ExitKind>(inst.detail);
+  const bool step = kind == ir::ExitKind::kStep;
   refund(inst.origin + (step ? 0u : 1u));
-  if (!step && part_of(inst.imm) == part_ + 1) return;  // falls through
+  const std::uint64_t address = address_of(inst.imm);
+  if (kind == ir::ExitKind::kCall && linkable(address_of(block_->guest_bytes))) {
+    unpin();
+    return emit_call_and_return([&] {
+      if (linkable(address)) return emit_link(address, true);
+      set_address(address);
+      emit_jump(true);
+    });
+  }
+  if (!step && part_at(address) == part_ + 1) return;  // falls through
   emit_go(inst.imm, step);
-}
-
-std::optional<std::size_t> Compiler::Emission::part_of(std::int64_t target) const {
-  return part_at(static_cast<std::int64_t>(page_offset_) + target);
 }
 
 void Compiler::Emission::refund(unsigned retired) {
@@ -43,54 +53,111 @@ unsigned Compiler::Emission::unretired_after(unsigned retired) const {
 }
 
 void Compiler::Emission::emit_go(std::int64_t target, bool step) {
-  if (step) return leave(ExitReason::kStep, target);
-  const std::int64_t in_page = static_cast<std::int64_t>(page_offset_) + target;
-  if (in_page < 0 || in_page >= 4096) {
-    unpin();
-    set_address(target);
-    emit_jump();
-    return;
-  }
-  if (const auto part = part_at(in_page)) {
+  const std::uint64_t address = address_of(target);
+  if (step) return leave(ExitReason::kStep, address);
+  if (const auto part = part_at(address)) {
     a_.jmp(labels_[*part]);
     return;
   }
   unpin();
+  if (linkable(address)) return emit_link(address, false);
+  set_address(address);
+  emit_jump(false);
+}
+
+void Compiler::Emission::emit_link(std::uint64_t address, bool call) {
+  // Other threads may run the jump while its displacement is patched, which must be one store.
+  pad_to(sizeof(std::uint32_t) - 1);
   const Label unlinked = a_.newLabel();
-  a_.long_().jmp(unlinked);
-  const std::uint32_t site = first_site_ + static_cast<std::uint32_t>(links_.size());
-  links_.push_back({static_cast<std::uint32_t>(a_.offset()) - 4, static_cast<std::int32_t>(target)});
+  const Label site = a_.newLabel();
+  call ? a_.call(unlinked) : a_.long_().jmp(unlinked);
+  links_.push_back({static_cast<std::uint32_t>(a_.offset()) - 4, 0});
+  unlinked_.push_back(unlinked);
+  a_.bind(site);
   later([=, this] {
     a_.bind(unlinked);
-    a_.mov(state(o_.exit_site), site);
-    leave_unpinned(ExitReason::kLink, target);
+    a_.lea(x86::rax, x86::ptr(site, -4));
+    a_.mov(state(o_.exit_site), x86::rax);
+    leave_unpinned(ExitReason::kLink, address);
   });
 }
 
-void Compiler::Emission::set_address(std::int64_t target) {
-  a_.mov(x86::rax, state(o_.page));
-  a_.add(x86::rax, static_cast<int>(page_offset_ + target));
+void Compiler::Emission::pad_to(std::size_t remainder) {
+  constexpr std::array<std::string_view, 4> kNops{"", "\x90", "\x66\x90", "\x0f\x1f\x00"sv};
+  const std::size_t short_of = (remainder - a_.offset()) % kNops.size();
+  a_.embed(kNops[short_of].data(), short_of);
 }
 
-void Compiler::Emission::leave(ExitReason reason, std::int64_t target) {
+void Compiler::Emission::emit_call_and_return(const std::function<void()>& call) {
+  const std::uint64_t back = address_of(block_->guest_bytes);
+  if (flat() && fits_i32(static_cast<std::int64_t>(back))) {
+    a_.push(static_cast<std::int32_t>(back));
+  } else if (flat()) {
+    a_.mov(x86::rcx, back);
+    a_.push(x86::rcx);
+  } else {
+    a_.mov(x86::rcx, state(o_.page));
+    a_.add(x86::rcx, static_cast<int>(back));
+    a_.push(x86::rcx);
+  }
+  call();
+  a_.pop(x86::rax);
+  if (!flat()) {
+    a_.and_(x86::rax, -static_cast<int>(kPageSize));
+    a_.mov(state(o_.page), x86::rax);
+  }
+  emit_link(back, false);
+}
+
+void Compiler::Emission::emit_exit_to(const Inst& inst) {
+  const Value target = inst.operands[0];
+  const auto hint = static_cast<ir::JumpHint>(inst.detail);
+  const bool call = hint == ir::JumpHint::kCall && linkable(address_of(block_->guest_bytes));
+  if (flat() && is_constant(target)) {
+    unpin();
+    const auto address = static_cast<std::uint64_t>(constant(target));
+    if (call) return emit_call_and_return([&] { emit_link(address, true); });
+    return emit_link(address, false);
+  }
+  move(x86::rax, target);
   unpin();
-  leave_unpinned(reason, target);
+  if (call) return emit_call_and_return([&] { emit_jump(true); });
+  if (hint != ir::JumpHint::kReturn) return emit_jump(false);
+  // Where the guest returns to its caller, so does the host, which its processor predicts.
+  const Label other = a_.newLabel();
+  a_.cmp(x86::rax, x86::qword_ptr(x86::rsp, 8));
+  a_.jne(other);
+  a_.ret();
+  later([=, this] {
+    a_.bind(other);
+    emit_jump(false);
+  });
 }
 
-void Compiler::Emission::leave_unpinned(ExitReason reason, std::int64_t target) {
-  set_address(target);
+void Compiler::Emission::set_address(std::uint64_t address) {
+  if (flat()) return load_constant(x86::rax, static_cast<std::int64_t>(address));
+  a_.mov(x86::rax, state(o_.page));
+  a_.add(x86::rax, static_cast<int>(address));
+}
+
+void Compiler::Emission::leave(ExitReason reason, std::uint64_t address) {
+  unpin();
+  leave_unpinned(reason, address);
+}
+
+void Compiler::Emission::leave_unpinned(ExitReason reason, std::uint64_t address) {
+  set_address(address);
   a_.mov(state(o_.pc), x86::rax);
   a_.mov(state(o_.exit_reason), static_cast<int>(reason));
   a_.jmp(state(o_.exit));
 }
 
-void Compiler::Emission::emit_jump() {
+void Compiler::Emission::emit_jump(bool call) {
   const Label miss = a_.newLabel();
-  emit_jump_by_tlb(a_, o_, miss);
+  emit_jump_to_rax(a_, o_, miss, call);
   later([=, this] {
     a_.bind(miss);
-    a_.mov(state(o_.exit_reason), static_cast<int>(ExitReason::kGo));
-    a_.jmp(state(o_.exit));
+    emit_jump_miss(a_, o_);
   });
 }
 

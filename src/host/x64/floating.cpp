@@ -5,7 +5,7 @@ namespace doppel::x64 {
 
 void Compiler::Emission::emit_flags_get(const Inst& inst) {
   const unsigned kept = take_slot();
-  const x86::Mem mxcsr = x86::dword_ptr(x86::rsp, static_cast<int>(8 * kept));
+  const x86::Mem mxcsr = state(o_.slots + 8 * kept, 4);
   a_.stmxcsr(mxcsr);
   a_.mov(x86::ecx, mxcsr);
   a_.mov(x86::edx, x86::ecx);
@@ -16,7 +16,7 @@ void Compiler::Emission::emit_flags_get(const Inst& inst) {
   a_.and_(x86::edx, 1);
   a_.shl(x86::edx, 4);
   a_.or_(x86::eax, x86::edx);
-  a_.movzx(x86::ecx, x86::byte_ptr(kState, static_cast<int>(inst.imm)));
+  a_.movzx(x86::ecx, state(inst.imm, 1));
   a_.or_(x86::eax, x86::ecx);
   slot_used_[kept] = false;
   a_.mov(destination(), x86::rax);
@@ -24,7 +24,7 @@ void Compiler::Emission::emit_flags_get(const Inst& inst) {
 
 void Compiler::Emission::emit_flags_set(const Inst& inst) {
   const unsigned kept = take_slot();
-  const x86::Mem mxcsr = x86::dword_ptr(x86::rsp, static_cast<int>(8 * kept));
+  const x86::Mem mxcsr = state(o_.slots + 8 * kept, 4);
   move(x86::rdx, inst.operands[0]);
   a_.mov(x86::ecx, x86::edx);
   a_.shl(x86::ecx, 2);
@@ -40,7 +40,7 @@ void Compiler::Emission::emit_flags_set(const Inst& inst) {
   a_.and_(mxcsr, ~0x3f);
   a_.or_(mxcsr, x86::eax);
   a_.ldmxcsr(mxcsr);
-  a_.mov(x86::byte_ptr(kState, static_cast<int>(inst.imm)), 0);
+  a_.mov(state(inst.imm, 1), 0);
   slot_used_[kept] = false;
 }
 

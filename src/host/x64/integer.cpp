@@ -76,15 +76,12 @@ void Compiler::Emission::emit(const Inst& inst) {
     case Op::kFsetFlags: return emit_flags_set(inst);
     case Op::kExitIf: return emit_exit_if(inst);
     case Op::kExit: return emit_exit(inst);
-    case Op::kExitTo:
-      move(x86::rax, inst.operands[0]);
-      unpin();
-      return emit_jump();
+    case Op::kExitTo: return emit_exit_to(inst);
     case Op::kCall: return emit_call(inst);
     case Op::kExitState:
       unpin();
       a_.mov(x86::rax, state(o_.pc));
-      return emit_jump();
+      return emit_jump(false);
     default: return emit_float(inst);
   }
 }

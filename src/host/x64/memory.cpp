@@ -2,10 +2,34 @@
 #include "host/x64/emission.h"
 
 namespace doppel::x64 {
+namespace {
+
+// The low bytes of `value` that a store of that width keeps, as an immediate has them.
+std::int64_t narrowed(std::int64_t value, ir::Access access) {
+  switch (ir::bytes_of(access)) {
+    case 1: return static_cast<std::int8_t>(value);
+    case 2: return static_cast<std::int16_t>(value);
+    default: return static_cast<std::int32_t>(value);
+  }
+}
+
+}  // namespace
 
 std::uint32_t Compiler::Emission::packed(const Inst& inst) const {
-  const unsigned at = page_offset_ + block_->origins[inst.origin].offset;
-  return pack_slow_access(inst.access(), at, unretired_after(inst.origin));
+  const std::uint64_t at = address_of(block_->origins[inst.origin].offset) % kPageSize;
+  return pack_slow_access(inst.access(), static_cast<unsigned>(at), unretired_after(inst.origin));
+}
+
+void Compiler::Emission::note_access(const Inst& inst) {
+  if (!flat()) return;
+  faults_.push_back({static_cast<std::uint32_t>(a_.offset()), unretired_after(inst.origin),
+                     address_of(block_->origins[inst.origin].offset)});
+}
+
+x86::Mem Compiler::Emission::flat_location(const x86::Gp& base, std::int64_t offset) const {
+  x86::Mem at = x86::ptr(base, static_cast<int>(offset));
+  if (o_.memory == MemoryModel::kSegment) at.setSegment(x86::gs);
+  return at;
 }
 
 Label Compiler::Emission::leave_by_step(const Inst& inst) {
@@ -13,7 +37,7 @@ Label Compiler::Emission::leave_by_step(const Inst& inst) {
   later([=, this, origin = inst.origin] {
     a_.bind(out);
     refund(origin);
-    leave(ExitReason::kStep, block_->origins[origin].offset);
+    leave(ExitReason::kStep, address_of(block_->origins[origin].offset));
   });
   return out;
 }
@@ -151,6 +175,10 @@ void Compiler::Emission::emit_call(const Inst& inst) {
 }
 
 void Compiler::Emission::call_step(const Inst& inst, const std::vector<std::pair<unsigned, unsigned>>& saved) {
+  if (flat()) {
+    load_constant(x86::rax, static_cast<std::int64_t>(address_ & ~(kPageSize - 1)));
+    a_.mov(state(o_.page), x86::rax);
+  }
   a_.mov(x86::ecx, block_->origins[inst.origin].raw);
   call_slow(inst, o_.step, saved);
 }
@@ -207,6 +235,14 @@ x86::Mem Compiler::Emission::atomic_location(const Inst& inst, bool reads_only) 
   const x86::Gp base = use(inst.operands[0], x86::rax);
   const unsigned bytes = ir::bytes_of(inst.access());
   const Label out = leave_by_step(inst);
+  if (flat()) {
+    a_.test(base.r8(), static_cast<int>(bytes - 1));
+    a_.jnz(out);
+    if (base != x86::rcx) a_.mov(x86::rcx, base);
+    x86::Mem at = flat_location(x86::rcx, 0);
+    at.setSize(bytes);
+    return at;
+  }
   emit_lookup(inst.access(), 0, base, reads_only ? o_.tlb_read : o_.tlb_write, out);
   a_.add(x86::rcx, x86::rax);
   return x86::ptr(x86::rcx, 0, bytes);
@@ -220,9 +256,11 @@ void Compiler::Emission::emit_atomic(const Inst& inst) {
   const x86::Gp rax = sized(x86::rax);
   const x86::Gp rdx = sized(x86::rdx);
   if (op == ir::AtomicOp::kLoad) {
+    note_access(inst);
     a_.mov(rax, at);
   } else if (op == ir::AtomicOp::kSwap || op == ir::AtomicOp::kAdd) {
     move(x86::rax, inst.operands[1]);
+    note_access(inst);
     if (op == ir::AtomicOp::kSwap) {
       a_.xchg(at, rax);
     } else {
@@ -233,7 +271,7 @@ void Compiler::Emission::emit_atomic(const Inst& inst) {
     const Value operand = inst.operands[1];
     const Where where = where_[operand];
     const unsigned lent = take_slot();
-    x86::Mem kept = x86::ptr(x86::rsp, static_cast<int>(8 * lent), wide ? 8 : 4);
+    const x86::Mem kept = state(o_.slots + 8 * lent, wide ? 8 : 4);
     std::optional<x86::Gp> held;
     if (where.kind == Kind::kRegister || where.kind == Kind::kPinned) {
       held = sized(use(operand, x86::rdx));
@@ -241,6 +279,7 @@ void Compiler::Emission::emit_atomic(const Inst& inst) {
       a_.mov(slot(lent), use(operand, x86::rdx));
     }
     const auto with_operand = [&](auto emit) { held ? emit(*held) : emit(kept); };
+    note_access(inst);
     a_.mov(rax, at);
     const Label again = a_.newLabel();
     a_.bind(again);
@@ -261,6 +300,7 @@ void Compiler::Emission::emit_atomic(const Inst& inst) {
         break;
       }
     }
+    note_access(inst);
     a_.lock().cmpxchg(at, rdx);
     a_.jne(again);
     slot_used_[lent] = false;
@@ -278,6 +318,7 @@ void Compiler::Emission::emit_compare_swap(const Inst& inst) {
   const x86::Mem at = atomic_location(inst, false);
   move(x86::rax, inst.operands[1]);
   const x86::Gp next = use(inst.operands[2], x86::rdx);
+  note_access(inst);
   a_.lock().cmpxchg(at, wide ? x86::Gp(next) : x86::Gp(next.r32()));
   a_.sete(x86::al);
   a_.movzx(x86::eax, x86::al);
@@ -285,6 +326,15 @@ void Compiler::Emission::emit_compare_swap(const Inst& inst) {
 }
 
 void Compiler::Emission::emit_zero(const Inst& inst) {
+  if (flat()) {
+    const x86::Gp base = use(inst.operands[0], x86::rax);
+    a_.xorps(x86::xmm0, x86::xmm0);
+    for (int at = 0; at < inst.imm; at += 16) {
+      note_access(inst);
+      a_.movaps(flat_location(base, at), x86::xmm0);
+    }
+    return;
+  }
   const Label slow = a_.newLabel();
   const Label done = a_.newLabel();
   const auto saved = live_xmms();
@@ -300,6 +350,17 @@ void Compiler::Emission::emit_zero(const Inst& inst) {
 }
 
 void Compiler::Emission::emit_load(const Inst& inst) {
+  if (flat()) {
+    const x86::Mem at = flat_location(use(inst.operands[0], x86::rax), inst.imm);
+    if (inst.type != Type::kI64) {
+      const x86::Xmm d = destination_xmm();
+      note_access(inst);
+      return load_from(at, d, inst.access());
+    }
+    const x86::Gp d = destination();
+    note_access(inst);
+    return load_from(at, d, inst.access());
+  }
   const Label slow = a_.newLabel();
   const Label done = a_.newLabel();
   begin_group();
@@ -334,6 +395,24 @@ void Compiler::Emission::emit_load(const Inst& inst) {
 }
 
 void Compiler::Emission::emit_store(const Inst& inst) {
+  if (flat()) {
+    const Value value = inst.operands[1];
+    x86::Mem at = flat_location(use(inst.operands[0], x86::rax), inst.imm);
+    if (block_->insts[value].type != Type::kI64) {
+      const x86::Xmm from = use_xmm(value, x86::xmm0);
+      note_access(inst);
+      return store_to(at, from, inst.access());
+    }
+    if (is_imm32(value)) {
+      at.setSize(ir::bytes_of(inst.access()));
+      note_access(inst);
+      a_.mov(at, Imm(narrowed(constant(value), inst.access())));
+      return;
+    }
+    const x86::Gp from = use(value, x86::rdx);
+    note_access(inst);
+    return store_to(at, from, inst.access());
+  }
   const Label slow = a_.newLabel();
   const Label done = a_.newLabel();
   begin_group();

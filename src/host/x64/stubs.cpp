@@ -3,8 +3,8 @@
 
 namespace doppel::x64 {
 
-void emit_jump_by_tlb(x86::Assembler& a, const StateOffsets& o, const Label& miss) {
-  const auto state = [](std::uint32_t offset) { return x86::qword_ptr(kState, static_cast<int>(offset)); };
+// Same tag in the fetch TLB, then the page's own table of entries, whose empty ones lead back to the dispatcher.
+static void emit_jump_by_tlb(x86::Assembler& a, const StateOffsets& o, const Label& miss, bool call) {
   a.mov(x86::ecx, x86::eax);
   a.shr(x86::ecx, 8);
   a.and_(x86::ecx, static_cast<int>((o.tlb_entries - 1) << 4));
@@ -19,24 +19,41 @@ void emit_jump_by_tlb(x86::Assembler& a, const StateOffsets& o, const Label& mis
   a.and_(x86::eax, 0xffe);
   a.mov(x86::eax, x86::dword_ptr(x86::rcx, x86::rax, 1, static_cast<int>(o.page_entries)));
   a.add(x86::rax, state(o.code));
-  a.jmp(x86::rax);
+  call ? a.call(x86::rax) : a.jmp(x86::rax);
+}
+
+void emit_jump_to_rax(x86::Assembler& a, const StateOffsets& o, const Label& miss, bool call) {
+  if (o.memory == MemoryModel::kPaged) return emit_jump_by_tlb(a, o, miss, call);
+  a.mov(x86::ecx, x86::eax);
+  a.and_(x86::ecx, static_cast<int>((o.jump_entries - 1) << 1));
+  a.mov(x86::rdx, state(o.tlb));
+  // An entry has 16 bytes, and addresses are even.
+  a.cmp(x86::rax, x86::qword_ptr(x86::rdx, x86::rcx, 3));
+  a.jne(miss);
+  const x86::Mem code = x86::qword_ptr(x86::rdx, x86::rcx, 3, 8);
+  call ? a.call(code) : a.jmp(code);
+}
+
+void emit_jump_miss(x86::Assembler& a, const StateOffsets& o) {
+  if (o.memory != MemoryModel::kPaged) a.mov(state(o.pc), x86::rax);
+  a.mov(state(o.exit_reason), static_cast<int>(ExitReason::kGo));
+  a.jmp(state(o.exit));
 }
 
 std::vector<std::byte> Compiler::make_entry_miss() const {
   CodeHolder code;
   code.init(Environment::host());
   x86::Assembler a(&code);
-  a.mov(x86::qword_ptr(kState, static_cast<int>(offsets_.exit_reason)), static_cast<int>(ExitReason::kGo));
-  a.jmp(x86::qword_ptr(kState, static_cast<int>(offsets_.exit)));
+  a.mov(state(offsets_.exit_reason), static_cast<int>(ExitReason::kGo));
+  a.jmp(state(offsets_.exit));
   return bytes_of(code);
 }
 
-Stubs Compiler::make_stubs(SlowHelper read, SlowHelper write, SlowHelper step) {
+Stubs Compiler::make_stubs(SlowHelper read, SlowHelper write, SlowHelper step) const {
   CodeHolder code;
   code.init(Environment::host());
   x86::Assembler a(&code);
   Stubs stubs{};
-  const auto state = [](std::uint32_t offset) { return x86::qword_ptr(kState, static_cast<int>(offset)); };
   const auto spill = [&] {
     for (std::size_t i = 0; i < offsets_.pinned.size(); ++i) a.mov(state(offsets_.pinned[i]), kPins[i]);
   };
@@ -51,9 +68,12 @@ Stubs Compiler::make_stubs(SlowHelper read, SlowHelper write, SlowHelper step) {
 
   stubs.enter = here();
   for (const x86::Gp& reg : saved) a.push(reg);
-  a.sub(x86::rsp, kFrameBytes);
-  a.mov(kState, x86::rdi);
+  a.lea(kState, x86::ptr(x86::rdi, kStateBias));
   a.mov(x86::rax, x86::rsi);
+  a.mov(state(offsets_.stack), x86::rsp);
+  // The return address and what was saved make an odd number of words.
+  a.sub(x86::rsp, kPairBytes + 8);
+  a.mov(x86::qword_ptr(x86::rsp, 8), kNoAddress);
   a.mov(kBudget, state(offsets_.budget));
   fill(true);
   a.jmp(x86::rax);
@@ -62,8 +82,9 @@ Stubs Compiler::make_stubs(SlowHelper read, SlowHelper write, SlowHelper step) {
   spill();
   const Label leave = a.newLabel();
   a.bind(leave);
+  stubs.leave = here();
   a.mov(state(offsets_.budget), kBudget);
-  a.add(x86::rsp, kFrameBytes);
+  a.mov(x86::rsp, state(offsets_.stack));
   for (auto reg = saved.rbegin(); reg != saved.rend(); ++reg) a.pop(*reg);
   a.ret();
 
@@ -74,7 +95,7 @@ Stubs Compiler::make_stubs(SlowHelper read, SlowHelper write, SlowHelper step) {
     if (!bare) spill();
     for (const x86::Gp& reg : kValues) a.push(reg);
     a.mov(state(offsets_.budget), kBudget);
-    a.mov(x86::rdi, kState);
+    a.lea(x86::rdi, x86::ptr(kState, -kStateBias));
     a.mov(x86::rsi, x86::rax);
     a.xchg(x86::rdx, x86::rcx);
     a.mov(x86::rax, reinterpret_cast<std::uintptr_t>(helper));
@@ -92,18 +113,18 @@ Stubs Compiler::make_stubs(SlowHelper read, SlowHelper write, SlowHelper step) {
     a.ret();
     if (steps) {
       a.bind(jump);
-      a.add(x86::rsp, static_cast<int>(8 * (kValues.size() + 1)));
+      // The guest addresses on the stack may mean something else by now: forget all but the lowest pair.
+      a.mov(x86::rsp, state(offsets_.stack));
+      a.sub(x86::rsp, kPairBytes + 8);
       a.mov(kBudget, state(offsets_.budget));
       fill(true);
       a.mov(x86::rax, state(offsets_.pc));
       const Label miss = a.newLabel();
-      emit_jump_by_tlb(a, offsets_, miss);
+      emit_jump_to_rax(a, offsets_, miss);
       a.bind(miss);
-      a.mov(state(offsets_.exit_reason), static_cast<int>(ExitReason::kGo));
-      a.jmp(state(offsets_.exit));
+      emit_jump_miss(a, offsets_);
     }
     a.bind(fault);
-    a.add(x86::rsp, static_cast<int>(8 * (kValues.size() + 1)));
     a.mov(kBudget, state(offsets_.budget));
     a.mov(state(offsets_.exit_reason), static_cast<int>(ExitReason::kFault));
     a.jmp(leave);

@@ -2,6 +2,7 @@
 // one base register reaches both. Offsets from the start of the state are given to the back end.
 #pragma once
 
+#include <array>
 #include <cstddef>
 #include <cstdint>
 
@@ -22,6 +23,10 @@ struct CodeFrame {
   std::int64_t budget = 0;           // guest instructions that may still run; in a register while code runs
   std::uint64_t exit_reason = 0;     // an x64::ExitReason, set on leaving
   std::uint64_t exit_site = 0;       // which link, for kLink
+  void* stack = nullptr;             // the host's stack pointer as the dispatcher left it
+  // Where values of a block go that find no register. More than the longest block can keep alive.
+  static constexpr unsigned kSlots = 512;
+  std::array<std::uint64_t, kSlots> slots;
 };
 
 }  // namespace doppel::isa

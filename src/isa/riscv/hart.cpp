@@ -195,6 +195,13 @@ void Hart::end_run() {
   running_ = false;
 }
 
+void Hart::post_fence(const RemoteFence& fence) {
+  const std::lock_guard lock(mutex_);
+  fences_.push_back(fence);
+  ++fences_posted_;
+  attention_.fetch_or(kFences, std::memory_order_seq_cst);
+}
+
 void Hart::remote_fence(const RemoteFence& fence, Hart& caller) {
   std::uint64_t ticket = 0;
   {

@@ -114,6 +114,8 @@ class Hart {
   // Makes the engine's run() return (with kStop) soon; stays in force until clear_stop().
   void request_stop();
   void clear_stop();
+  // Runs `fence` on the hart's thread soon: before its next block of code, if that is translated.
+  void post_fence(const RemoteFence& fence);
   // Runs `fence` on the hart's thread before its next instruction; returns once that is certain to be so,
   // serving `caller`'s own requests meanwhile.
   void remote_fence(const RemoteFence& fence, Hart& caller);

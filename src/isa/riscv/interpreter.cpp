@@ -1,5 +1,7 @@
 #include "isa/riscv/interpreter.h"
 
+#include <signal.h>
+
 #include <algorithm>
 #include <atomic>
 #include <cstring>
@@ -9,6 +11,7 @@
 #include "isa/common/softfloat/softfloat.h"
 #include "isa/riscv/csr.h"
 #include "isa/riscv/ext/all.h"
+#include "memory/guarded_access.h"
 
 namespace doppel::riscv {
 namespace {
@@ -58,7 +61,7 @@ class Step {
   u64 pc() const { return self_.pc_of(op_); }
   u64 next_pc() const { return self_.pc_of(following_); }
 
-  void jump_relative(u64 offset) {
+  void jump_relative(u64 offset, unsigned /*link*/ = kXDiscard) {
     const std::ptrdiff_t slot = (op_ - self_.page_->ops.data()) + (static_cast<i64>(offset) >> 1);
     if (slot >= 0 && slot < static_cast<std::ptrdiff_t>(Interpreter::kSlots)) {
       next_ = op_ + (static_cast<i64>(offset) >> 1);
@@ -224,6 +227,15 @@ class Step {
     // Memory is coherent here: only zeroing has work to do, but all need a translation.
     Mmu& mmu = self_.mmu_;
     const bool zeroing = op == semantics::CacheBlock::kZero;
+    if (self_.hart_.env().user != nullptr) {
+      std::byte* at = self_.user_location(block, kBytes, zeroing ? Access::kWrite : Access::kRead);
+      if (at == nullptr) {
+        next_ = self_.raise(op_, {Exception::kStorePageFault, gva});
+        return;
+      }
+      for (u64 i = 0; zeroing && i < kBytes; i += 8) store_relaxed<u64>(at + i, 0);
+      return;
+    }
     // Management asks for any right to the block and dirties nothing. No page is writable but not readable.
     const auto gpa = mmu.translate(block, zeroing ? Access::kWrite : Access::kRead, kBytes);
     if (!gpa) {
@@ -507,7 +519,10 @@ Exit Interpreter::run(std::uint64_t budget) {
 void Interpreter::step() {
   end_ = state_.instructions + 1;
   remaining_ = 1;
-  const Op* op = resume();
+  // What translated code leaves of a program comes one by one: no page is worth decoding for it.
+  const std::uint64_t before = traps_;
+  const Op* op = hart_.env().user != nullptr ? single(state_.pc) : resume();
+  if (traps_ != before) return;
   // A fetch that missed is no instruction yet; a trap ends the step as well.
   do {
     --remaining_;
@@ -587,6 +602,9 @@ const Interpreter::Op* Interpreter::fetch_slow() {
   }
   const GuestPhysical page_gpa{align_down(gpa->value, kPageSize)};
   const std::byte* host = mmu_.ram(page_gpa, kPageSize);
+  if (std::uint64_t word = 0; hart_.env().user != nullptr && host != nullptr && guarded_read(host, 8, word) != 0) {
+    host = nullptr;  // mapped, with nothing behind it
+  }
   if (host == nullptr) {
     ++traps_;
     hart_.take_trap({Exception::kInstructionAccessFault, pc}, pc);
@@ -680,13 +698,15 @@ const Interpreter::Op* Interpreter::single(std::uint64_t pc) {
     const std::uint64_t gva = pc + 2 * half;
     const auto gpa = mmu_.translate(gva, Access::kFetch, 2);
     const std::byte* host = gpa ? mmu_.ram(*gpa, 2) : nullptr;
+    std::uint64_t parcel = 0;
+    if (host != nullptr && guarded_read(host, 2, parcel) != 0) host = nullptr;
     if (host == nullptr) {
       const Trap trap = gpa ? Trap{Exception::kInstructionAccessFault, gva} : gpa.error();
       ++traps_;
       hart_.take_trap(trap, pc);
       return resume();
     }
-    raw |= std::uint32_t{load_relaxed<std::uint16_t>(host)} << (16 * half);
+    raw |= static_cast<std::uint32_t>(parcel) << (16 * half);
     if (instruction_bytes(static_cast<std::uint16_t>(raw)) == 2) break;
   }
   tlb_ = &mmu_.tlb();
@@ -699,8 +719,24 @@ const Interpreter::Op* Interpreter::single(std::uint64_t pc) {
   return enter(*scratch_, pc);
 }
 
+bool Interpreter::user_access(std::uint64_t gva, unsigned bytes, Access access, int (*perform)(std::byte*, unsigned, u64&),
+                              u64& value) {
+  const FlatMemory& flat = hart_.env().user->flat();
+  const int signal = flat.contains(gva, bytes) ? perform(flat.host(gva), bytes, value) : SIGSEGV;
+  if (signal == 0) return true;
+  const bool reads = access == Access::kRead;
+  // What is mapped but has nothing behind it, such as pages beyond a file's end, is an access fault.
+  fault_ = signal == SIGBUS ? Trap{reads ? Exception::kLoadAccessFault : Exception::kStoreAccessFault, gva}
+                            : Trap{reads ? Exception::kLoadPageFault : Exception::kStorePageFault, gva};
+  return false;
+}
+
 std::optional<std::uint64_t> Interpreter::read_slow(std::uint64_t gva, unsigned bytes) {
   std::uint64_t value = 0;
+  if (hart_.env().user != nullptr) {
+    const auto read = [](std::byte* at, unsigned width, u64& into) { return guarded_read(at, width, into); };
+    return user_access(gva, bytes, Access::kRead, read, value) ? std::optional(value) : std::nullopt;
+  }
   const unsigned in_page = static_cast<unsigned>(std::min<std::uint64_t>(bytes, kPageSize - (gva & (kPageSize - 1))));
   for (unsigned done = 0; done < bytes;) {
     const unsigned part = done == 0 ? in_page : bytes - in_page;
@@ -737,6 +773,10 @@ std::optional<std::uint64_t> Interpreter::read_slow(std::uint64_t gva, unsigned 
 }
 
 bool Interpreter::write_slow(std::uint64_t gva, unsigned bytes, std::uint64_t value) {
+  if (hart_.env().user != nullptr) {
+    const auto write = [](std::byte* at, unsigned width, u64& from) { return guarded_write(at, width, from); };
+    return user_access(gva, bytes, Access::kWrite, write, value);
+  }
   // Both pages of an access that crosses must accept it before a byte is written.
   const unsigned in_page = static_cast<unsigned>(std::min<std::uint64_t>(bytes, kPageSize - (gva & (kPageSize - 1))));
   std::array<GuestPhysical, 2> gpa{};
@@ -777,12 +817,22 @@ bool Interpreter::write_slow(std::uint64_t gva, unsigned bytes, std::uint64_t va
   return true;
 }
 
+std::byte* Interpreter::user_location(std::uint64_t gva, unsigned bytes, Access access) {
+  const auto probe = [](std::byte* at, unsigned width, u64& value) {
+    // A page that can be written can be read.
+    return value != 0 ? guarded_probe_write(at) : guarded_read(at, std::min(width, 8u), value);
+  };
+  u64 writes = access == Access::kWrite ? 1 : 0;
+  return user_access(gva, bytes, access, probe, writes) ? hart_.env().user->flat().host(gva) : nullptr;
+}
+
 std::byte* Interpreter::atomic_location(std::uint64_t gva, unsigned bytes, Access access) {
   const bool reading = access == Access::kRead;
   if (!is_aligned(gva, bytes)) {
     fault_ = {reading ? Exception::kLoadMisaligned : Exception::kStoreMisaligned, gva};
     return nullptr;
   }
+  if (hart_.env().user != nullptr) return user_location(gva, bytes, access);
   const auto& entries = reading ? tlb_->read : tlb_->write;
   const TlbEntry& entry = entries[TlbContext::index(gva)];
   if (entry.tag == align_down(gva, kPageSize)) {

@@ -96,6 +96,10 @@ class Interpreter {
   // Accesses that missed the TLB or are misaligned. nullopt or false: fault_ holds the trap.
   std::optional<std::uint64_t> read_slow(std::uint64_t gva, unsigned bytes);
   bool write_slow(std::uint64_t gva, unsigned bytes, std::uint64_t value);
+  // The same in the flat memory of a program, and what tells why not.
+  bool user_access(std::uint64_t gva, unsigned bytes, Access access,
+                   int (*perform)(std::byte*, unsigned, std::uint64_t&), std::uint64_t& value);
+  std::byte* user_location(std::uint64_t gva, unsigned bytes, Access access);
   // The host location of an aligned atomic access to RAM, or nullptr with fault_ set.
   std::byte* atomic_location(std::uint64_t gva, unsigned bytes, Access access);
 

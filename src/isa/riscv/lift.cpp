@@ -136,8 +136,8 @@ constexpr u64 kSingleBox = 0xffff'ffff'0000'0000;
 // instruction in the reference interpreter and comes back for the next.
 class LiftMachine {
  public:
-  LiftMachine(ir::Builder& builder, unsigned page_offset, const LiftOptions& options)
-      : b_(builder), page_offset_(page_offset), options_(options) {}
+  LiftMachine(ir::Builder& builder, unsigned page_offset, const LiftOptions& options, std::optional<u64> base)
+      : b_(builder), page_offset_(page_offset), options_(options), base_(base) {}
 
   void begin(unsigned offset, unsigned length, unsigned rm) {
     offset_ = offset;
@@ -186,8 +186,10 @@ class LiftMachine {
   Word pc() { return address_of(offset_); }
   Word next_pc() { return address_of(next_offset_); }
 
-  void jump_relative(u64 offset) {
-    b_.emit(Op::kExit, Type::kVoid, ir::kNone, ir::kNone, ir::kNone, static_cast<i64>(offset_ + offset));
+  void jump_relative(u64 offset, unsigned link = kXDiscard) {
+    const auto kind = links(link) ? ir::ExitKind::kCall : ir::ExitKind::kGo;
+    b_.emit(Op::kExit, Type::kVoid, ir::kNone, ir::kNone, ir::kNone, static_cast<i64>(offset_ + offset),
+            static_cast<std::uint8_t>(kind));
     ended_ = true;
   }
   void branch(const Word& taken, u64 offset) {
@@ -195,7 +197,6 @@ class LiftMachine {
     ++branches_;
   }
   void jump(const Word& target, const Operands& i) {
-    const auto links = [](unsigned r) { return r == 1 || r == 5; };
     const auto hint = links(i.rd)    ? ir::JumpHint::kCall
                       : links(i.rs1) ? ir::JumpHint::kReturn
                                      : ir::JumpHint::kOther;
@@ -284,7 +285,13 @@ class LiftMachine {
   template <class... Anything> void sfence_vma(Anything&&...) { step(); }
   void sfence_inval() { step(); }
   void fence_i() { step_and_leave(); }
-  void ecall() { step_and_leave(); }
+  // To the operating system that stands in for a program's, it is a call and no trap: no translated code waits meanwhile.
+  void ecall() {
+    if (!base_) return step_and_leave();
+    b_.emit(Op::kExit, Type::kVoid, ir::kNone, ir::kNone, ir::kNone, offset_,
+            static_cast<std::uint8_t>(ir::ExitKind::kStep));
+    ended_ = true;
+  }
   void ebreak() { step_and_leave(); }
   void mret() { step_and_leave(); }
   void sret() { step_and_leave(); }
@@ -443,6 +450,9 @@ class LiftMachine {
   }
 
  private:
+  // By convention (unprivileged manual, "Unconditional Jumps"): ra and t0 hold return addresses.
+  static bool links(unsigned r) { return r == 1 || r == 5; }
+
   static constexpr i64 kFlagsOffset = offsetof(HartState, fflags);
 
   template <class T>
@@ -452,6 +462,7 @@ class LiftMachine {
                         static_cast<std::uint8_t>(access_of<T>()))};
   }
   Word address_of(unsigned offset) {
+    if (base_) return {b_, b_.constant(*base_ + page_offset_ + offset)};
     const ir::Value page = b_.get(Type::kI64, offsetof(HartState, frame) + offsetof(isa::CodeFrame, page));
     return Word{b_, page} + Word(u64{page_offset_} + offset);
   }
@@ -505,6 +516,7 @@ class LiftMachine {
   ir::Builder& b_;
   unsigned page_offset_;
   const LiftOptions& options_;
+  const std::optional<u64> base_;  // where the page lies, if that is known
   unsigned offset_ = 0;
   unsigned next_offset_ = 0;
   unsigned rm_ = 0;
@@ -531,17 +543,17 @@ constexpr auto kLifters = []<std::size_t... I>(std::index_sequence<I...>) {
 
 }  // namespace
 
-void Lifter::lift(std::span<const std::byte> page, unsigned offset, ir::Block& block,
-                  const isa::BlockLimits& limits) const {
+void Lifter::lift(std::span<const std::byte> page, unsigned offset, ir::Block& block, const isa::BlockLimits& limits,
+                  std::optional<std::uint64_t> base) const {
   const unsigned most_branches = limits.at_branches ? 1 : kMostBranches;
   block.insts.clear();
   block.origins.clear();
   ir::Builder builder(block);
-  LiftMachine machine(builder, offset, options_);
+  LiftMachine machine(builder, offset, options_, base);
   unsigned at = offset;
   while (!machine.ended()) {
     const bool full = block.origins.size() >= kMostInstructions || machine.branches() >= most_branches;
-    const bool at_end = at + 2 > page.size() || (at != offset && limits.heads && limits.heads->test(at / 2));
+    const bool at_end = at + 2 > std::min<std::size_t>(page.size(), kPageSize) || (at != offset && limits.heads && limits.heads->test(at / 2));
     if (full || at_end) {
       builder.emit(Op::kExit, Type::kVoid, ir::kNone, ir::kNone, ir::kNone, at - offset);
       break;

@@ -3,6 +3,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <span>
 
 #include "ir/ir.h"
@@ -28,9 +29,10 @@ class Lifter {
 
   // Lifts the superblock at `offset` (even, in bytes) of a page whose content is `page`: instructions up to
   // the first that ends a block, the page's end, or the limits below. It goes on past conditional branches,
-  // which become side exits. The block is position-independent: it finds its virtual page in the state.
-  void lift(std::span<const std::byte> page, unsigned offset, ir::Block& block,
-            const isa::BlockLimits& limits = {}) const;
+  // which become side exits. The block is position-independent: it finds its virtual page in the state. A program's, in
+  // flat memory, lies at `base`, where its page does; `page` may then be longer, for the end of its last instruction.
+  void lift(std::span<const std::byte> page, unsigned offset, ir::Block& block, const isa::BlockLimits& limits = {},
+            std::optional<std::uint64_t> base = std::nullopt) const;
 
   static constexpr unsigned kMostInstructions = 64;
   static constexpr unsigned kMostBranches = 6;

@@ -277,7 +277,8 @@ std::expected<Mmu::Walk, Trap> Mmu::walk(std::uint64_t gva, Access access, std::
 std::expected<GuestPhysical, Trap> Mmu::translate(std::uint64_t gva, Access access, unsigned bytes) {
   if (const UserSpace* user = hart_.env().user; user != nullptr) {
     if (!user->allows(gva, access)) return std::unexpected(Trap{page_fault(access), gva});
-    insert(gva, {gva}, access);
+    // Data are accessed without asking: the host's own mappings decide.
+    if (access == Access::kFetch) insert(gva, {gva}, access);
     return GuestPhysical{gva};
   }
   const std::uint8_t privilege = access == Access::kFetch ? current_slot_->key.fetch_privilege

@@ -29,8 +29,8 @@ std::int64_t do_madvise(LinuxProcess& p, const Arguments& a) {
   return p.space().advise(a[0], a[1], static_cast<int>(a[2]));
 }
 
-std::int64_t do_flush_icache(LinuxProcess& p, const Arguments&) {
-  p.mappings_changed();
+std::int64_t do_flush_icache(LinuxProcess& p, const Arguments& a) {
+  if (a[1] > a[0]) p.code_changed(a[0], a[1] - a[0]);
   return 0;
 }
 

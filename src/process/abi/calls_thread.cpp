@@ -70,7 +70,7 @@ std::int64_t do_get_robust_list(LinuxProcess& p, const Arguments& a) {
 
 // Who asks for SYNC_CORE has changed code, and wants other threads to see it.
 std::int64_t do_membarrier(LinuxProcess& p, const Arguments& a) {
-  if (a[0] == MEMBARRIER_CMD_PRIVATE_EXPEDITED_SYNC_CORE) p.mappings_changed();
+  if (a[0] == MEMBARRIER_CMD_PRIVATE_EXPEDITED_SYNC_CORE) p.code_changed(0, ~u64{0});
   return host_call(SYS_membarrier, a[0], a[1], a[2]);
 }
 

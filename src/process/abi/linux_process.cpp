@@ -74,8 +74,6 @@ bool LinuxProcess::write(std::uint64_t gva, const void* from, std::uint64_t byte
   return flat().contains(gva, bytes) && guarded_copy(flat().host(gva), from, bytes);
 }
 
-void LinuxProcess::mappings_changed() { shared_->changed(hart()); }
-
 void LinuxProcess::add(GuestThread& thread) {
   const std::lock_guard lock(mutex_);
   threads_.push_back(&thread);
@@ -95,7 +93,7 @@ std::optional<std::uint64_t> LinuxProcess::robust_list_of(pid_t id) {
 
 void LinuxProcess::keep_only(GuestThread& thread) {
   threads_.assign(1, &thread);
-  shared_->keep_only(thread.hart());
+  shared_->keep_only_caller();
 }
 
 void LinuxProcess::lock_for_fork() {

@@ -63,8 +63,8 @@ class LinuxProcess {
   bool put(std::uint64_t gva, const T& value) const {
     return write(gva, &value, sizeof value);
   }
-  // Mappings or code changed: no thread runs what was there before.
-  void mappings_changed();
+  // As SharedSpace's.
+  void code_changed(std::uint64_t gva, std::uint64_t bytes) { shared_->code_changed(gva, bytes); }
 
   // Threads register here, for who asks about another one.
   void add(GuestThread& thread);

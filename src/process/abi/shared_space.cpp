@@ -20,7 +20,7 @@ class NoIo final : public IoSpace {
 
 }  // namespace
 
-SharedSpace::SharedSpace(EngineKind engine) : engine_(engine), no_io_(std::make_unique<NoIo>()) {}
+SharedSpace::SharedSpace(EngineKind engine) : engines_(engine), no_io_(std::make_unique<NoIo>()) {}
 
 SharedSpace::~SharedSpace() = default;
 
@@ -29,8 +29,8 @@ Result<std::unique_ptr<SharedSpace>> SharedSpace::create(EngineKind engine) {
   auto space = AddressSpace::create();
   if (!space) return std::unexpected(space.error());
   shared->space_ = std::move(*space);
-  shared->space_->on_code_change = [raw = shared.get()](std::uint64_t, std::uint64_t) {
-    if (GuestThread* thread = GuestThread::running()) raw->changed(thread->hart());
+  shared->space_->on_code_change = [raw = shared.get()](std::uint64_t gva, std::uint64_t bytes) {
+    raw->code_changed(gva, bytes);
   };
   if (auto mapped = shared->map_signal_return(); !mapped) return std::unexpected(mapped.error());
   return shared;
@@ -57,72 +57,54 @@ bool SharedSpace::allows(std::uint64_t gva, riscv::Access access) const {
 void SharedSpace::trap(riscv::Hart&, riscv::Trap trap, std::uint64_t epc) { GuestThread::current().trap(trap, epc); }
 
 Result<std::unique_ptr<Processor>> SharedSpace::take_processor() {
-  std::unique_ptr<Processor> processor;
   {
     const std::lock_guard lock(mutex_);
     if (!idle_.empty()) {
-      processor = std::move(idle_.back());
+      std::unique_ptr<Processor> processor = std::move(idle_.back());
       idle_.pop_back();
-      harts_.push_back(processor->hart.get());
+      return processor;
     }
   }
-  if (processor != nullptr) {
-    // It heard of no change meanwhile.
-    processor->hart->mmu().flush();
-    if (processor->hart->on_fence_i) processor->hart->on_fence_i();
-    return processor;
-  }
-  processor = std::make_unique<Processor>();
+  auto processor = std::make_unique<Processor>();
   processor->hart = std::make_unique<riscv::Hart>(
       0, riscv::IsaConfig::rva22(),
       riscv::HartEnv{.memory = no_memory_, .io = *no_io_, .clock = clock_, .arm_timer = {}, .user = this});
-  auto engine = make_engine(engine_, *processor->hart);
+  auto engine = engines_.make(*processor->hart);
   if (!engine) return std::unexpected(engine.error());
   processor->engine = std::move(*engine);
   processor->hart->enter_user(0);
-  const std::lock_guard lock(mutex_);
-  harts_.push_back(processor->hart.get());
   return processor;
 }
 
 void SharedSpace::give_back(std::unique_ptr<Processor> processor) {
   processor->hart->clear_stop();
   const std::lock_guard lock(mutex_);
-  std::erase(harts_, processor->hart.get());
   if (idle_.size() < kMostIdle) idle_.push_back(std::move(processor));
 }
 
 Result<void> SharedSpace::renew_engine(Processor& processor) {
   processor.engine.reset();
-  auto engine = make_engine(engine_, *processor.hart);
+  auto engine = engines_.make(*processor.hart);
   if (!engine) return std::unexpected(engine.error());
   processor.engine = std::move(*engine);
   processor.hart->mmu().flush();
   return {};
 }
 
-void SharedSpace::changed(riscv::Hart& caller) {
-  const std::lock_guard lock(mutex_);
-  // Those that wait for this lock do so inside a system call, where nobody waits for them.
-  for (riscv::Hart* hart : harts_) {
-    if (hart != &caller) hart->remote_fence({.instructions = true, .translations = true, .asid = {}}, caller);
-  }
-  caller.mmu().flush();
-  if (caller.on_fence_i) caller.on_fence_i();
-}
-
 void SharedSpace::lock() {
   mutex_.lock();
+  engines_.lock();
   space_->mutex().lock();
 }
 
 void SharedSpace::unlock() {
   space_->mutex().unlock();
+  engines_.unlock();
   mutex_.unlock();
 }
 
-void SharedSpace::keep_only(riscv::Hart& hart) {
-  harts_.assign(1, &hart);
+void SharedSpace::keep_only_caller() {
+  engines_.start_anew();
   // Their code memory is the parent's, and to take them apart would copy every page that they lie in.
   for (auto& processor : idle_) static_cast<void>(processor.release());
   idle_.clear();

@@ -9,7 +9,7 @@
 #include <vector>
 
 #include "base/virtual_clock.h"
-#include "engine/hart_thread.h"
+#include "engine/program_engines.h"
 #include "isa/riscv/hart.h"
 #include "memory/guest_memory.h"
 #include "memory/io_space.h"
@@ -31,33 +31,32 @@ class SharedSpace final : public riscv::UserSpace {
   bool allows(std::uint64_t gva, riscv::Access access) const override;
   void trap(riscv::Hart& hart, riscv::Trap trap, std::uint64_t epc) override;
 
-  // A hart to run on, which hears of changes until it is given back.
+  // A hart to run on.
   Result<std::unique_ptr<Processor>> take_processor();
   void give_back(std::unique_ptr<Processor> processor);
   // Another engine for the same hart: this one is not to be trusted any more.
   Result<void> renew_engine(Processor& processor);
 
-  // Mappings or code are no longer what they were. On return no hart runs what was there before.
-  void changed(riscv::Hart& caller);
+  // Code in [gva, gva + bytes) is no longer what it was, or may not be run any more.
+  void code_changed(std::uint64_t gva, std::uint64_t bytes) { engines_.code_changed(gva, bytes); }
 
   // Around fork(): no other thread is in the middle of changing what the child gets.
   void lock();
   void unlock();
-  // In the child: of all threads only the one with this hart is left.
-  void keep_only(riscv::Hart& hart);
+  // In the child, of whose threads only the calling one is left.
+  void keep_only_caller();
 
  private:
   explicit SharedSpace(EngineKind engine);
   Result<void> map_signal_return();
 
-  const EngineKind engine_;
+  ProgramEngines engines_;
   std::unique_ptr<AddressSpace> space_;
   std::uint64_t signal_return_ = 0;
   GuestMemory no_memory_;
   std::unique_ptr<IoSpace> no_io_;
   VirtualClock clock_;
   std::mutex mutex_;
-  std::vector<riscv::Hart*> harts_;
   std::vector<std::unique_ptr<Processor>> idle_;
 };
 

@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "engine/host_fault.h"
 #include "process/abi/host_call.h"
 #include "process/abi/thread.h"
 
@@ -41,7 +42,7 @@ void on_signal(int number, siginfo_t* info, void* raw) {
   ucontext_t& context = *static_cast<ucontext_t*>(raw);
   // A fault of this very instruction, and not somebody's kill().
   if ((number == SIGSEGV || number == SIGBUS) && info->si_code > 0) {
-    if (leave_guarded_access(context)) return;
+    if (leave_guarded_access(context) || recover_guest_fault(number, context)) return;
     const HostAction action{reinterpret_cast<void*>(SIG_DFL), 0, nullptr, 0};
     host_action(number, &action, nullptr);
     return;  // to the fault again, which is Doppel's own

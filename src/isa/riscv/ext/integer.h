@@ -52,7 +52,7 @@ inline constexpr auto kLui = [](auto& m, const Operands& i) { m.set_x(i.rd, m.co
 inline constexpr auto kAuipc = [](auto& m, const Operands& i) { m.set_x(i.rd, m.constant(m.pc() + word(i.imm))); };
 inline constexpr auto kJal = [](auto& m, const Operands& i) {
   m.set_x(i.rd, m.constant(m.next_pc()));
-  m.jump_relative(word(i.imm));
+  m.jump_relative(word(i.imm), i.rd);
 };
 inline constexpr auto kJalr = [](auto& m, const Operands& i) {
   const auto target = (m.x(i.rs1) + word(i.imm)) & ~u64{1};

@@ -1,0 +1,69 @@
+#include "engine/program_engines.h"
+
+#include "engine/translator_engine.h"
+
+namespace doppel {
+
+// An interpreter that is known while it lives.
+class ProgramEngines::Interpreting final : public Engine {
+ public:
+  Interpreting(ProgramEngines& engines, riscv::Hart& hart) : engines_(engines), hart_(hart), interpreter_(hart) {
+    const std::lock_guard lock(engines_.mutex_);
+    engines_.harts_.push_back(&hart);
+  }
+  ~Interpreting() override {
+    const std::lock_guard lock(engines_.mutex_);
+    std::erase(engines_.harts_, &hart_);
+  }
+  std::string_view name() const override { return "interpret"; }
+  riscv::Exit run(std::uint64_t budget) override { return interpreter_.run(budget); }
+  EngineStatistics statistics() const override { return {}; }
+
+ private:
+  ProgramEngines& engines_;
+  riscv::Hart& hart_;
+  riscv::Interpreter interpreter_;
+};
+
+ProgramEngines::ProgramEngines(EngineKind kind, std::shared_ptr<TranslationLog> log)
+    : kind_(kind), log_(std::move(log)) {}
+
+ProgramEngines::~ProgramEngines() = default;
+
+Result<std::unique_ptr<Engine>> ProgramEngines::make(riscv::Hart& hart) {
+  if (kind_ == EngineKind::kInterpret) return std::make_unique<Interpreting>(*this, hart);
+  const std::lock_guard lock(mutex_);
+  const bool first = cache_ == nullptr;
+  if (first) {
+    auto cache = TranslatorEngine::make_cache(hart);
+    if (!cache) return std::unexpected(cache.error());
+    cache_ = std::move(*cache);
+  }
+  auto engine = std::make_unique<TranslatorEngine>(hart, cache_, TranslatorEngine::Options{});
+  if (first && log_ != nullptr) engine->trace(log_);
+  return engine;
+}
+
+void ProgramEngines::code_changed(std::uint64_t gva, std::uint64_t bytes) {
+  const std::lock_guard lock(mutex_);
+  if (cache_ != nullptr) cache_->invalidate(gva, bytes);
+  for (riscv::Hart* hart : harts_) hart->post_fence({.instructions = true, .asid = {}});
+}
+
+void ProgramEngines::lock() {
+  mutex_.lock();
+  if (cache_ != nullptr) cache_->mutex().lock();
+}
+
+void ProgramEngines::unlock() {
+  if (cache_ != nullptr) cache_->mutex().unlock();
+  mutex_.unlock();
+}
+
+void ProgramEngines::start_anew() {
+  const std::lock_guard lock(mutex_);
+  cache_.reset();
+  harts_.clear();
+}
+
+}  // namespace doppel
