@@ -270,6 +270,27 @@ static void ends(void) {
   printf("the status when the leader ends first: %d\n", WEXITSTATUS(status));
 }
 
+// Each thread has to change its own, for which the C library sends it a signal of its own.
+static void* groups(void* argument) {
+  sem_post(&((sem_t*)argument)[0]);
+  sem_wait(&((sem_t*)argument)[1]);
+  return (void*)(intptr_t)getegid();
+}
+
+static void set_ids(void) {
+  sem_t semaphores[2];
+  sem_init(&semaphores[0], 0, 0);
+  sem_init(&semaphores[1], 0, 0);
+  pthread_t thread;
+  void* result;
+  pthread_create(&thread, 0, groups, semaphores);
+  sem_wait(&semaphores[0]);
+  const int failed = setegid(getegid());
+  sem_post(&semaphores[1]);
+  pthread_join(thread, &result);
+  printf("group set %d, of the thread %d\n", failed, (intptr_t)result == getegid());
+}
+
 static volatile int flag;
 static void* toggle(void* argument) {
   flag = 1;
@@ -298,6 +319,7 @@ int main(void) {
   times_out();
   fork_from_thread();
   ends();
+  set_ids();
   clear_cache_elsewhere();
   return 0;
 }

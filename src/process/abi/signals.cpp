@@ -113,6 +113,11 @@ void SignalActions::clear_handlers() {
   }
 }
 
+void SignalActions::take_back(int number) {
+  const std::lock_guard lock(mutex_);
+  tell_host(number);
+}
+
 void SignalActions::show_own_signals(bool show) {
   const std::lock_guard lock(mutex_);
   for (const int number : {SIGSEGV, SIGBUS}) {

@@ -49,6 +49,8 @@ class SignalActions {
   SignalAction take(int number);
   // Handlers become defaults: what clone3's CLONE_CLEAR_SIGHAND asks.
   void clear_handlers();
+  // Tells the host again, after something else has.
+  void take_back(int number);
   // Before and after an attempt to become another program, which inherits what is ignored.
   void show_own_signals(bool show);
 

@@ -12,6 +12,7 @@
 #include <cassert>
 #include <cerrno>
 #include <mutex>
+#include <thread>
 #include <utility>
 
 #include "base/log.h"
@@ -26,6 +27,7 @@ namespace {
 constexpr std::size_t kHostStackBytes = std::size_t{512} << 10;
 constexpr std::uint64_t kCloneClearHandlers = std::uint64_t{1} << 32;  // CLONE_CLEAR_SIGHAND
 constexpr std::uint32_t kAutoDisarm = 1u << 31;                        // SS_AUTODISARM
+constexpr int kLibrarySignal = 33;                                     // SIGSETXID of nptl
 
 // Read by the signal handler: of the executable itself, so that reading it calls nothing.
 thread_local GuestThread* running_thread = nullptr;
@@ -422,6 +424,13 @@ std::int64_t GuestThread::clone_thread(const CloneRequest& request) {
     log_warning("no thread: {}", processor.error().message);
     return -EAGAIN;
   }
+  // The C library's first thread has it install a handler of its own for a signal that is the guest's.
+  static std::once_flag installed;
+  std::call_once(installed, [this] {
+    std::thread([] {}).join();
+    process_.actions().take_back(kLibrarySignal);
+    block_host_signals();
+  });
   auto start = std::make_shared<ThreadStart>();
   start->request = request;
   start->thread = std::make_unique<GuestThread>(process_, std::move(*processor), mask_);
