@@ -1,7 +1,9 @@
 #include "process/address_space.h"
 
 #include <sys/mman.h>
+#include <sys/resource.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <iterator>
 
@@ -13,7 +15,8 @@ namespace {
 
 // Around a guest that lies elsewhere: an access that runs off either end meets nothing, whatever its displacement.
 constexpr std::uint64_t kGuardBytes = std::uint64_t{4} << 30;
-constexpr std::uint64_t kHighestFree = AddressSpace::kSizeBytes - (std::uint64_t{1} << 30);  // the stack is above
+constexpr std::uint64_t kStackGap = 256 * kPageSize;  // what Linux keeps free below a stack
+constexpr std::uint64_t kMostElsewhere = std::uint64_t{64} << 20;  // of a stack that cannot grow
 
 constexpr int kReserve = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE;
 
@@ -57,8 +60,20 @@ AddressSpace::~AddressSpace() {
   }
 }
 
+void AddressSpace::grow_to(std::uint64_t gva) const {
+  const auto stack = regions_.upper_bound(gva);
+  if (stack == regions_.end() || !stack->second.grows) return;
+  if (stack != regions_.begin() && std::prev(stack)->second.end + kStackGap > gva) return;
+  rlimit limit{};
+  if (::getrlimit(RLIMIT_STACK, &limit) != 0 || stack->second.end - gva > limit.rlim_cur) return;
+  auto grown = regions_.extract(stack);
+  grown.key() = gva;
+  regions_.insert(std::move(grown));
+}
+
 bool AddressSpace::allows(std::uint64_t gva, int protection) const {
   const std::lock_guard lock(mutex_);
+  grow_to(align_down(gva, kPageSize));
   auto after = regions_.upper_bound(gva);
   if (after == regions_.begin()) return false;
   const Region& region = (--after)->second;
@@ -78,27 +93,30 @@ void AddressSpace::forget(std::uint64_t start, std::uint64_t end, bool& code) {
     }
     code |= (region.protection & PROT_EXEC) != 0;
     at = regions_.erase(at);
-    if (first < start) regions_[first] = {start, region.protection};
+    if (first < start) regions_[first] = {start, region.protection, region.grows};
     if (region.end > end) regions_[end] = region;
   }
 }
 
-void AddressSpace::note(std::uint64_t start, std::uint64_t end, int protection, bool& code) {
-  forget(start, end, code);
-  code |= (protection & PROT_EXEC) != 0;
+void AddressSpace::note(std::uint64_t start, Region region, bool& code) {
+  forget(start, region.end, code);
+  code |= (region.protection & PROT_EXEC) != 0;
+  const auto alike = [&region](const Region& other) {
+    return other.protection == region.protection && other.grows == region.grows;
+  };
   auto next = regions_.lower_bound(start);
-  if (next != regions_.end() && next->first == end && next->second.protection == protection) {
-    end = next->second.end;
+  if (next != regions_.end() && next->first == region.end && alike(next->second)) {
+    region.end = next->second.end;
     next = regions_.erase(next);
   }
   if (next != regions_.begin()) {
     Region& before = std::prev(next)->second;
-    if (before.end == start && before.protection == protection) {
-      before.end = end;
+    if (before.end == start && alike(before)) {
+      before.end = region.end;
       return;
     }
   }
-  regions_.emplace_hint(next, start, Region{end, protection});
+  regions_.emplace_hint(next, start, region);
 }
 
 bool AddressSpace::release(std::uint64_t start, std::uint64_t bytes) {
@@ -122,11 +140,16 @@ bool AddressSpace::is_free(std::uint64_t start, std::uint64_t bytes) const {
 }
 
 std::uint64_t AddressSpace::find_free(std::uint64_t bytes) const {
-  std::uint64_t end = kHighestFree;
+  const std::uint64_t usual = find_free_below(place_below_, bytes);
+  return usual != 0 ? usual : find_free_below(kSizeBytes, bytes);
+}
+
+std::uint64_t AddressSpace::find_free_below(std::uint64_t end, std::uint64_t bytes) const {
   for (auto at = regions_.rbegin(); at != regions_.rend(); ++at) {
-    if (at->first >= end) continue;
+    const std::uint64_t start = at->first - (at->second.grows ? std::min(at->first, kStackGap) : 0);
+    if (start >= end) continue;
     if (at->second.end <= end && end - at->second.end >= bytes) return end - bytes;
-    end = at->first;
+    end = start;
   }
   return end > kLowest && end - kLowest >= bytes ? end - bytes : 0;
 }
@@ -134,6 +157,21 @@ std::uint64_t AddressSpace::find_free(std::uint64_t bytes) const {
 std::int64_t AddressSpace::tell(std::int64_t outcome, bool code, std::uint64_t gva, std::uint64_t bytes) const {
   if (code && on_code_change) on_code_change(gva, bytes);
   return outcome;
+}
+
+void AddressSpace::place_below(std::uint64_t gva) {
+  const std::lock_guard lock(mutex_);
+  place_below_ = std::min(align_down(gva, kPageSize), kSizeBytes);
+}
+
+std::int64_t AddressSpace::map_stack(std::uint64_t end, std::uint64_t bytes, int protection) {
+  int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED | MAP_STACK | MAP_GROWSDOWN;
+  if (!identity()) {
+    rlimit limit{};
+    ::getrlimit(RLIMIT_STACK, &limit);
+    bytes = std::max(bytes, pages(std::min<std::uint64_t>(limit.rlim_cur, kMostElsewhere)));
+  }
+  return map(end - bytes, bytes, protection, flags, -1, 0);
 }
 
 std::int64_t AddressSpace::map(std::uint64_t gva, std::uint64_t bytes, int protection, int flags, int fd,
@@ -157,11 +195,13 @@ std::int64_t AddressSpace::map_locked(std::uint64_t gva, std::uint64_t bytes, in
   if (!flat_.contains(gva, bytes)) return -ENOMEM;
   if (fixed && gva < kLowest) return -EPERM;
   if ((flags & MAP_FIXED_NOREPLACE) != 0 && !is_free(gva, bytes)) return -EEXIST;
-  constexpr int kDropped = MAP_FIXED_NOREPLACE | MAP_GROWSDOWN | MAP_STACK | MAP_32BIT;
+  const bool grows = (flags & MAP_GROWSDOWN) != 0 && (flags & (MAP_SHARED | MAP_PRIVATE)) == MAP_PRIVATE && identity();
+  // What grows is not to be merged into a reservation, and hardware's reasons for some places are not ours.
+  const int kDropped = MAP_FIXED_NOREPLACE | MAP_STACK | MAP_32BIT | (grows ? 0 : MAP_GROWSDOWN);
   void* at = ::mmap(flat_.host(gva), bytes, host_protection(protection), (flags & ~kDropped) | MAP_FIXED, fd,
                     static_cast<off_t>(offset));
   if (at == MAP_FAILED) return -errno;
-  note(gva, gva + bytes, protection, code);
+  note(gva, {gva + bytes, protection, grows}, code);
   return static_cast<std::int64_t>(gva);
 }
 
@@ -184,14 +224,26 @@ std::int64_t AddressSpace::unmap_locked(std::uint64_t gva, std::uint64_t bytes, 
 
 std::int64_t AddressSpace::protect(std::uint64_t gva, std::uint64_t bytes, int protection) {
   if (!is_aligned(gva, kPageSize)) return -EINVAL;
+  const bool downwards = (protection & PROT_GROWSDOWN) != 0;
+  protection &= ~PROT_GROWSDOWN;
+  if ((protection & ~(PROT_READ | PROT_WRITE | PROT_EXEC)) != 0) return -EINVAL;
   if (bytes == 0) return 0;
   if (bytes > kSizeBytes || !flat_.contains(gva, pages(bytes))) return -ENOMEM;
   bytes = pages(bytes);
   bool code = false;
   std::unique_lock lock(mutex_);
+  grow_to(gva);
   if (!covered(gva, gva + bytes)) return -ENOMEM;
-  if (::mprotect(flat_.host(gva), bytes, host_protection(protection)) != 0) return -errno;
-  note(gva, gva + bytes, protection, code);
+  const Region region = std::prev(regions_.upper_bound(gva))->second;
+  if (downwards) {
+    if (!region.grows) return -EINVAL;
+    const std::uint64_t start = std::prev(regions_.upper_bound(gva))->first;
+    bytes += gva - start;
+    gva = start;
+  }
+  const int host = host_protection(protection) | (downwards && identity() ? PROT_GROWSDOWN : 0);
+  if (::mprotect(flat_.host(gva), bytes, host) != 0) return -errno;
+  note(gva, {gva + bytes, protection, region.grows}, code);
   lock.unlock();
   return tell(0, code, gva, bytes);
 }
@@ -236,7 +288,7 @@ std::int64_t AddressSpace::remap_locked(std::uint64_t gva, std::uint64_t old_byt
       // The kernel grows a mapping only into what is not mapped, and an occupied place is no reason to fail.
       if (!identity()) ::munmap(flat_.host(gva + old_bytes), more);
       if (::mremap(flat_.host(gva), old_bytes, new_bytes, 0) != MAP_FAILED) {
-        note(gva, gva + new_bytes, protection, code);
+        note(gva, {gva + new_bytes, protection}, code);
         return static_cast<std::int64_t>(gva);
       }
       if (!identity()) release(gva + old_bytes, more);
@@ -252,7 +304,7 @@ std::int64_t AddressSpace::remap_locked(std::uint64_t gva, std::uint64_t old_byt
     if (!identity()) release(gva, old_bytes);
     forget(gva, gva + old_bytes, code);
   }
-  note(new_gva, new_gva + new_bytes, protection, code);
+  note(new_gva, {new_gva + new_bytes, protection}, code);
   return static_cast<std::int64_t>(new_gva);
 }
 
@@ -287,7 +339,7 @@ std::int64_t AddressSpace::set_break(std::uint64_t gva) {
   bool code = false;
   std::unique_lock lock(mutex_);
   const std::uint64_t now = pages(break_), wanted = pages(gva);
-  if (gva >= break_start_ && gva < kHighestFree) {
+  if (gva >= break_start_ && gva < kSizeBytes) {
     const bool done = wanted == now ||
                       (wanted < now ? unmap_locked(wanted, now - wanted, code) == 0
                                     : map_locked(now, wanted - now, PROT_READ | PROT_WRITE,

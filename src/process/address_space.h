@@ -39,6 +39,11 @@ class AddressSpace {
   // executable. Set before there are threads.
   std::function<void(std::uint64_t gva, std::uint64_t bytes)> on_code_change;
 
+  // Mappings that may lie anywhere lie below this, while there is room.
+  void place_below(std::uint64_t gva);
+  // A stack that ends at `end` and grows downwards as far as RLIMIT_STACK lets it.
+  std::int64_t map_stack(std::uint64_t end, std::uint64_t bytes, int protection);
+
   // As the system calls of these names: arguments are the guest's and untrusted; -errno on failure.
   std::int64_t map(std::uint64_t gva, std::uint64_t bytes, int protection, int flags, int fd, std::uint64_t offset);
   std::int64_t unmap(std::uint64_t gva, std::uint64_t bytes);
@@ -56,13 +61,14 @@ class AddressSpace {
   struct Region {
     std::uint64_t end;
     int protection;
+    bool grows = false;  // downwards, as MAP_GROWSDOWN says: its start is what it was when last looked at
   };
-  using Regions = std::map<std::uint64_t, Region>;  // by start; neighbours with equal protection are one
+  using Regions = std::map<std::uint64_t, Region>;  // by start; neighbours alike are one
 
   AddressSpace() = default;
   bool identity() const { return flat_.base == nullptr; }
   // Under mutex_. `code` becomes true when a page in the range is executable before or after.
-  void note(std::uint64_t start, std::uint64_t end, int protection, bool& code);
+  void note(std::uint64_t start, Region region, bool& code);
   void forget(std::uint64_t start, std::uint64_t end, bool& code);
   bool release(std::uint64_t start, std::uint64_t bytes);
   std::int64_t map_locked(std::uint64_t gva, std::uint64_t bytes, int protection, int flags, int fd,
@@ -70,14 +76,17 @@ class AddressSpace {
   std::int64_t unmap_locked(std::uint64_t gva, std::uint64_t bytes, bool& code);
   std::int64_t remap_locked(std::uint64_t gva, std::uint64_t old_bytes, std::uint64_t new_bytes, int flags,
                             std::uint64_t new_gva, bool& code);
+  void grow_to(std::uint64_t gva) const;
   bool covered(std::uint64_t start, std::uint64_t end) const;
   bool is_free(std::uint64_t start, std::uint64_t bytes) const;
   std::uint64_t find_free(std::uint64_t bytes) const;  // 0: none
+  std::uint64_t find_free_below(std::uint64_t end, std::uint64_t bytes) const;
   std::int64_t tell(std::int64_t outcome, bool code, std::uint64_t gva, std::uint64_t bytes) const;
 
   FlatMemory flat_;
   mutable std::mutex mutex_;
-  Regions regions_;
+  mutable Regions regions_;  // mutable for what has grown by itself
+  std::uint64_t place_below_ = kSizeBytes - (std::uint64_t{1} << 30);
   std::uint64_t break_start_ = 0, break_ = 0;
 };
 

@@ -1,90 +1,129 @@
 #include "run/run_process.h"
 
+#include <fcntl.h>
+#include <stdlib.h>
 #include <unistd.h>
 
+#include <algorithm>
+#include <climits>
+#include <cstring>
 #include <string_view>
 
 #include "base/log.h"
+#include "base/own_descriptor.h"
 #include "base/report.h"
+#include "engine/translation_log.h"
+#include "isa/riscv/isa_config.h"
+#include "process/abi/exec.h"
 #include "process/abi/linux_process.h"
+#include "run/run_options.h"
 
 namespace doppel {
 namespace {
 
-constexpr std::string_view kHelp =
-    "Run a riscv64 Linux program\n"
-    "Usage: doppel run [OPTIONS] PROGRAM [ARGS...]\n\n"
-    "Options:\n"
-    "  -h, --help                      This text\n"
-    "  -L DIR                          Look for the program's loader and libraries under DIR first\n"
-    "  --engine NAME                   What runs the program's code: translate (default) or interpret\n"
-    "  --argv0 NAME                    What the program sees as its name\n"
-    "  --strace                        One line on stderr for each system call\n"
-    "  --log FILE                      Append to FILE: unknown system calls, registers at a fatal signal\n"
-    "\n"
-    "Exit status: the program's; 2 for a mistake in options, 125 when Doppel itself fails, 126 for a file\n"
-    "that cannot be run, 127 for one that is not there. Death by a signal passes on.\n";
-
-Result<process::ProcessOptions> parse(int argc, const char* const* argv) {
-  process::ProcessOptions options;
-  std::string name;
-  int i = 1;
-  for (; i < argc && argv[i][0] == '-'; ++i) {
-    std::string_view option = argv[i];
-    if (option == "--") {
-      ++i;
-      break;
-    }
-    if (option == "--strace") {
-      options.trace_calls = true;
-      continue;
-    }
-    std::string_view value;
-    if (const std::size_t equals = option.find('='); option.starts_with("--") && equals != option.npos) {
-      value = option.substr(equals + 1);
-      option = option.substr(0, equals);
-    } else if (i + 1 < argc) {
-      value = argv[++i];
+std::vector<std::string> environment(const std::vector<std::string>& changes) {
+  std::vector<std::string> variables;
+  for (char** variable = environ; *variable != nullptr; ++variable) variables.emplace_back(*variable);
+  for (const std::string& change : changes) {
+    const std::size_t equals = change.find('=');
+    const std::string prefix = change.substr(0, equals) + "=";
+    const auto found = std::ranges::find_if(variables, [&](const auto& each) { return each.starts_with(prefix); });
+    if (equals == change.npos) {
+      if (found != variables.end()) variables.erase(found);
+    } else if (found != variables.end()) {
+      *found = change;
     } else {
-      return fail("run: {}: unknown option, or its value is missing", option);
-    }
-    if (option == "-L") {
-      options.program.library_prefix = value;
-    } else if (option == "--log") {
-      if (auto opened = configure_log(LogLevel::kDebug, std::string(value)); !opened) {
-        return std::unexpected(opened.error());
-      }
-    } else if (option == "--argv0") {
-      name = value;
-    } else if (option == "--engine" && (value == "translate" || value == "interpret")) {
-      options.engine = value == "translate" ? EngineKind::kTranslate : EngineKind::kInterpret;
-    } else if (option == "--engine") {
-      return fail("--engine: '{}' is none of translate, interpret", value);
-    } else {
-      return fail("run: unknown option {}", option);
+      variables.push_back(change);
     }
   }
-  if (i >= argc) return fail("run: which program? (doppel run --help)");
-  options.program.path = argv[i];
-  for (int k = i; k < argc; ++k) options.program.arguments.emplace_back(argv[k]);
-  if (!name.empty()) options.program.arguments[0] = name;
-  for (char** variable = environ; *variable != nullptr; ++variable) options.program.environment.emplace_back(*variable);
-  return options;
+  return variables;
+}
+
+// A name without a slash is a file here, or else a program of the PATH.
+std::string find_program(const std::string& name, const std::vector<std::string>& variables) {
+  if (name.contains('/') || ::access(name.c_str(), F_OK) == 0) return name;
+  constexpr std::string_view kPath = "PATH=";
+  const auto path = std::ranges::find_if(variables, [&](const auto& each) { return each.starts_with(kPath); });
+  const std::string folders = path != variables.end() ? path->substr(kPath.size()) : "/usr/bin:/bin";
+  for (std::size_t at = 0; at <= folders.size();) {
+    const std::size_t end = std::min(folders.find(':', at), folders.size());
+    const std::string file = folders.substr(at, end - at) + "/" + name;
+    if (end > at && ::access(file.c_str(), X_OK) == 0) return file;
+    at = end + 1;
+  }
+  return name;
+}
+
+Result<void> open_log(const RunOptions& options) {
+  const bool traced = options.trace_blocks || options.trace_ir || options.trace_host;
+  // What is asked for is to be seen.
+  const LogLevel usual = options.log_path || options.inherited_log ? LogLevel::kDebug : LogLevel::kWarning;
+  const LogLevel lowest = std::min(options.log_level.value_or(usual), traced ? LogLevel::kInfo : LogLevel::kOff);
+  if (options.inherited_log) {
+    adopt_aside(*options.inherited_log);
+    configure_log(lowest, *options.inherited_log);
+    return {};
+  }
+  return configure_log(lowest, options.log_path.value_or(""));
+}
+
+Result<process::ProcessOptions> prepare(RunOptions options) {
+  if (auto opened = open_log(options); !opened) return std::unexpected(opened.error());
+  process::ProcessOptions process{.engine = options.engine, .trace_calls = options.trace_calls};
+  if (options.inherited_self) {
+    process::adopt_own_program(*options.inherited_self);
+  } else {
+    process::hold_own_program();
+  }
+  process.command = {"doppel", "run"};
+  process.command.insert(process.command.end(), options.passed_on.begin(), options.passed_on.end());
+  const TranslationLogOptions trace{.blocks = options.trace_blocks, .ir = options.trace_ir, .host = options.trace_host,
+                                    .perf_map = options.perf_map};
+  if (trace.any()) {
+    auto log = TranslationLog::create(trace, riscv::IsaConfig::rva22());
+    if (!log) return std::unexpected(log.error());
+    process.translation_log = std::move(*log);
+  }
+  if (!options.library_prefix.empty()) {
+    // It holds wherever the program goes.
+    char* whole = ::realpath(options.library_prefix.c_str(), nullptr);
+    if (whole == nullptr) return fail_errno(errno, "-L {}", options.library_prefix);
+    std::ranges::replace(process.command, options.library_prefix, std::string(whole));
+    process.program.library_prefix = whole;
+    ::free(whole);
+  }
+  if (options.root) {
+    if (auto entered = enter_root(*options.root, options.binds); !entered) return std::unexpected(entered.error());
+  }
+  if (options.directory && ::chdir(options.directory->c_str()) != 0) {
+    return fail_errno(errno, "--cwd {}", *options.directory);
+  }
+  process.program.environment = environment(options.variables);
+  process.program.path = find_program(options.program[0], process.program.environment);
+  process.program.arguments = std::move(options.program);
+  if (options.name) process.program.arguments[0] = *options.name;
+  process.program.descriptor = options.program_fd.value_or(-1);
+  return process;
 }
 
 }  // namespace
 
 int run_process(int argc, const char* const* argv) {
-  if (argc > 1 && (std::string_view(argv[1]) == "--help" || std::string_view(argv[1]) == "-h")) {
-    fmt::print("{}", kHelp);
-    return 0;
-  }
-  auto options = parse(argc, argv);
+  auto options = parse_run_options(argc, argv);
   if (!options) {
     report(options.error());
     return kExitUsage;
   }
-  auto process = process::LinuxProcess::create(std::move(*options));
+  if (options->help) {
+    fmt::print("{}", run_help());
+    return 0;
+  }
+  auto prepared = prepare(std::move(*options));
+  if (!prepared) {
+    report(prepared.error());
+    return kExitFailure;
+  }
+  auto process = process::LinuxProcess::create(std::move(*prepared));
   if (!process) {
     report(process.error().error);
     return process.error().status;

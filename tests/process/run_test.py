@@ -3,6 +3,7 @@
 
 Usage: run_test.py DOPPEL
 """
+import os
 import pathlib
 import shutil
 import signal
@@ -57,6 +58,67 @@ class Run(unittest.TestCase):
                 result = self.run_program(path)
                 self.assertEqual(result.returncode, status, result.stderr)
                 self.assertRegex(result.stderr, r"^doppel: .*\n$")
+
+    @unittest.skipUnless(shutil.which(COMPILER), f"no {COMPILER}")
+    def test_root(self):
+        """A root of its own, from which programs start others, without privilege."""
+        root = self.folder / "root"
+        (root / "bin").mkdir(parents=True)
+        self.folder.chmod(0o755)
+        source = self.folder / "inside.c"
+        source.write_text(r"""
+            #include <stdio.h>
+            #include <stdlib.h>
+            #include <unistd.h>
+            int main(int count, char** arguments) {
+              char path[4096] = {0};
+              printf("%s %s\n", arguments[0], getcwd(path, sizeof path));
+              fflush(stdout);
+              if (count > 1) execl("/bin/inside", "again", NULL);
+              printf("%d%d%d%d %s %s\n", access("/proc/self/status", F_OK), access("/dev/null", W_OK),
+                     access("/extra/file", F_OK), access("/etc/passwd", F_OK), getenv("SHOWN"), getenv("GONE"));
+              return 3;
+            }
+        """)
+        subprocess.run([COMPILER, "-static", source, "-o", root / "bin/inside"], check=True)
+        (self.folder / "bound").mkdir()
+        (self.folder / "bound/file").touch()
+        options = ["--root", root, "--bind", f"{self.folder}/bound:/extra", "--env", "SHOWN=yes", "--unset", "GONE"]
+        command = [DOPPEL, "run", *map(str, options), "/bin/inside", "1"]
+        expected = "/bin/inside /\nagain /\n000-1 yes (null)\n"
+        for user in {os.geteuid(), 1000 if os.geteuid() == 0 else os.geteuid()}:
+            with self.subTest(user=user):
+                if user != os.geteuid():
+                    for folder in (self.folder / "root").rglob("*"):
+                        os.chown(folder, user, user)
+                    os.chown(root, user, user)
+                    copy = shutil.copy(DOPPEL, self.folder / "doppel")
+                    command[0] = str(copy)
+                result = subprocess.run(command, capture_output=True, text=True, timeout=60, user=user, group=user,
+                                        extra_groups=[] if os.geteuid() == 0 else None,
+                                        env={**os.environ, "GONE": "no"})
+                if "user namespaces" in result.stderr:
+                    self.skipTest(result.stderr)
+                self.assertEqual((result.stdout, result.returncode), (expected, 3), result.stderr)
+
+    def test_options(self):
+        for options, status, message in (
+            (["--nothing", "x"], 2, "unknown option"),
+            (["--root"], 2, "value is missing"),
+            (["--bind", "/", "x"], 2, "--root"),
+            (["--root", "/", "-L", "/", "x"], 2, "-L"),
+            (["--cpu", "z80", "x"], 2, "rva22"),
+            (["--gdb", "1", "x"], 2, "not available"),
+            (["--env", "X", "x"], 2, "NAME=VALUE"),
+            ([], 2, "which program"),
+            (["--root", "/nonexistent", "x"], 125, "No such file"),
+            (["--cwd", "/nonexistent", "x"], 125, "No such file"),
+        ):
+            with self.subTest(options):
+                result = self.run_program(*options)
+                self.assertEqual(result.returncode, status, result.stderr)
+                self.assertRegex(result.stderr, "^doppel: .*" + message)
+                self.assertEqual(result.stderr.count("\n"), 1)
 
 
 unittest.main()

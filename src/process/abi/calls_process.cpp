@@ -10,6 +10,7 @@
 #include <string>
 #include <vector>
 
+#include "process/abi/exec.h"
 #include "process/abi/host_call.h"
 #include "process/abi/linux_process.h"
 #include "process/abi/system_calls.h"
@@ -64,41 +65,6 @@ std::int64_t clone3_now(GuestThread& thread) {
                              .child_tid = a.child_tid, .pidfd = (a.flags & CLONE_PIDFD) != 0 ? a.pidfd : 0};
   const std::int64_t refused = check(request);
   return refused != 0 ? refused : thread.clone(request);
-}
-
-// A program of the host replaces us; one of the guest's begins in a new process VM with the same options.
-std::int64_t execve_now(GuestThread& thread) {
-  LinuxProcess& p = thread.process();
-  const auto& x = p.hart().state().x;
-  const Arguments a{x[10], x[11], x[12]};
-  const auto path = text_at(p, a[0]);
-  auto arguments = texts_at(p, a[1]);
-  auto environment = texts_at(p, a[2]);
-  if (!path || !arguments || !environment) return -EFAULT;
-  if (::access(path->c_str(), X_OK) != 0) return -errno;
-  std::string program = *path;
-  if (is_guest_program(path->c_str())) {
-    const ProcessOptions& options = p.options();
-    std::vector<std::string> line{"doppel", "run", "--engine",
-                                  options.engine == EngineKind::kTranslate ? "translate" : "interpret"};
-    if (!options.program.library_prefix.empty()) line.insert(line.end(), {"-L", options.program.library_prefix});
-    if (options.trace_calls) line.emplace_back("--strace");
-    if (!arguments->empty()) {
-      line.insert(line.end(), {"--argv0", arguments->front()});
-      arguments->erase(arguments->begin());
-    }
-    line.insert(line.end(), {"--", *path});
-    line.insert(line.end(), arguments->begin(), arguments->end());
-    *arguments = std::move(line);
-    program = "/proc/self/exe";
-  }
-  const auto pointers = [](std::vector<std::string>& texts) {
-    std::vector<char*> list;
-    for (std::string& text : texts) list.push_back(text.data());
-    list.push_back(nullptr);
-    return list;
-  };
-  return thread.become(program.c_str(), pointers(*arguments).data(), pointers(*environment).data());
 }
 
 std::int64_t do_prctl(LinuxProcess& p, const Arguments& a) {
@@ -163,6 +129,7 @@ constexpr std::array kRows{
     Row{221, "execve", -1, 0, outside<execve_now>},
     Row{260, "wait4", SYS_wait4, 0b1010},
     Row{268, "setns", SYS_setns},
+    Row{281, "execveat", -1, 0, outside<execveat_now>},
     Row{434, "pidfd_open", SYS_pidfd_open},
     Row{435, "clone3", -1, 0, outside<clone3_now>},
 };

@@ -20,15 +20,16 @@ LinuxProcess::LinuxProcess(const LinuxProcess& parent)
 std::expected<std::unique_ptr<LinuxProcess>, LoadError> LinuxProcess::create(ProcessOptions options) {
   constexpr int kOurFailure = 125;
   std::unique_ptr<LinuxProcess> process(new LinuxProcess(std::move(options)));
-  auto shared = SharedSpace::create(process->options_.engine);
-  if (!shared) return std::unexpected(LoadError{shared.error(), kOurFailure});
+  auto shared = SharedSpace::create(process->options_.engine, process->options_.translation_log);
+  if (!shared) return std::unexpected(LoadError{shared.error(), kOurFailure, ENOMEM});
   process->shared_ = std::move(*shared);
-  const auto image = load_program(process->space(), process->options_.program);
+  auto image = load_program(process->space(), process->options_.program);
   if (!image) return std::unexpected(image.error());
   auto processor = process->shared_->take_processor();
-  if (!processor) return std::unexpected(LoadError{processor.error(), kOurFailure});
+  if (!processor) return std::unexpected(LoadError{processor.error(), kOurFailure, ENOMEM});
   (*processor)->hart->enter_user(image->pc);
   (*processor)->hart->state().x[2] = image->sp;
+  process->image_ = std::move(*image);
   process->first_ = std::make_unique<GuestThread>(*process, std::move(*processor), host_mask());
   return process;
 }

@@ -21,8 +21,11 @@ namespace doppel::process {
 
 struct ProcessOptions {
   EngineKind engine = EngineKind::kTranslate;
-  ProgramRequest program;
+  ProgramRequest program{};
   bool trace_calls = false;  // one line on stderr for each system call
+  // What starts another program as this one was started: Doppel's command line before "--argv0".
+  std::vector<std::string> command{};
+  std::shared_ptr<TranslationLog> translation_log{};  // may be null
 };
 
 class LinuxProcess {
@@ -40,6 +43,7 @@ class LinuxProcess {
   AddressSpace& space() { return shared_->space(); }
   const FlatMemory& flat() const { return shared_->flat(); }
   const ProcessOptions& options() const { return options_; }
+  const Image& image() const { return image_; }
   // The calling thread's.
   riscv::Hart& hart() const;
 
@@ -81,6 +85,7 @@ class LinuxProcess {
   bool covers(std::uint64_t gva, std::uint64_t bytes, int protection) const;
 
   ProcessOptions options_;
+  Image image_;
   std::shared_ptr<SharedSpace> shared_;
   SignalActions actions_;
   std::mutex mutex_;

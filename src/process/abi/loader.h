@@ -1,9 +1,8 @@
-// Loads riscv64 Linux programs: ELF segments, the interpreter, the initial stack (System V gABI and RISC-V psABI).
-//
-// The file is untrusted: every number in it is checked before it is used.
+// Loads riscv64 Linux programs: scripts, segments, the interpreter, the initial stack (System V gABI, RISC-V psABI).
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -17,22 +16,35 @@ struct ProgramRequest {
   std::vector<std::string> arguments;    // argv, with argv[0]
   std::vector<std::string> environment;  // NAME=VALUE
   std::string library_prefix;            // where an interpreter is looked for first; may be empty
+  int descriptor = -1;                   // the program's file if it is open already; it is closed
 };
 
+// Where things lie, as /proc shows them.
 struct Image {
   std::uint64_t pc = 0;
   std::uint64_t sp = 0;
+  std::string path{};  // of the file that was loaded
+  std::uint64_t code_start = 0, code_end = 0, data_start = 0, data_end = 0;
+  std::uint64_t arguments_start = 0, arguments_end = 0, environment_start = 0, environment_end = 0;
+  std::vector<std::uint64_t> auxiliary{};
 };
 
 struct LoadError {
   Error error;
   int status;  // what a shell would exit with: 126 not executable, 127 not found
+  int number;  // errno of an execve()
 };
 
 // A script is replaced by its interpreter in `request`.
 std::expected<Image, LoadError> load_program(AddressSpace& space, ProgramRequest& request);
 
-// Whether the file begins as a riscv64 ELF file or as a script: what load_program() takes.
-bool is_guest_program(const char* path);
+enum class ProgramKind : std::uint8_t { kGuest, kHost };
+
+// What load_program() would say, as far as can be told without loading; kHost is for the host's kernel to judge.
+std::expected<ProgramKind, LoadError> inspect_program(ProgramRequest request);
+
+inline constexpr std::size_t kLongestArgument = 32 * 4096;  // MAX_ARG_STRLEN
+// How much arguments and environment may take together: a quarter of the limit for stacks.
+std::size_t argument_bytes();
 
 }  // namespace doppel::process

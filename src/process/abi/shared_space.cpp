@@ -20,12 +20,14 @@ class NoIo final : public IoSpace {
 
 }  // namespace
 
-SharedSpace::SharedSpace(EngineKind engine) : engines_(engine), no_io_(std::make_unique<NoIo>()) {}
+SharedSpace::SharedSpace(EngineKind engine, std::shared_ptr<TranslationLog> log)
+    : engines_(engine, std::move(log)), no_io_(std::make_unique<NoIo>()) {}
 
 SharedSpace::~SharedSpace() = default;
 
-Result<std::unique_ptr<SharedSpace>> SharedSpace::create(EngineKind engine) {
-  std::unique_ptr<SharedSpace> shared(new SharedSpace(engine));
+Result<std::unique_ptr<SharedSpace>> SharedSpace::create(EngineKind engine,
+                                                         std::shared_ptr<TranslationLog> log) {
+  std::unique_ptr<SharedSpace> shared(new SharedSpace(engine, std::move(log)));
   auto space = AddressSpace::create();
   if (!space) return std::unexpected(space.error());
   shared->space_ = std::move(*space);

@@ -20,7 +20,7 @@ namespace doppel::process {
 
 class SharedSpace final : public riscv::UserSpace {
  public:
-  static Result<std::unique_ptr<SharedSpace>> create(EngineKind engine);
+  static Result<std::unique_ptr<SharedSpace>> create(EngineKind engine, std::shared_ptr<TranslationLog> log);
   ~SharedSpace() override;
 
   AddressSpace& space() { return *space_; }
@@ -47,7 +47,7 @@ class SharedSpace final : public riscv::UserSpace {
   void keep_only_caller();
 
  private:
-  explicit SharedSpace(EngineKind engine);
+  SharedSpace(EngineKind engine, std::shared_ptr<TranslationLog> log);
   Result<void> map_signal_return();
 
   ProgramEngines engines_;

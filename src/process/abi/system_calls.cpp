@@ -6,6 +6,7 @@
 #include <cstring>
 
 #include "base/log.h"
+#include "memory/address.h"
 #include "process/abi/host_call.h"
 #include "process/abi/linux_process.h"
 
@@ -43,23 +44,29 @@ std::int64_t carry_out(LinuxProcess& process, const Row& row, const Arguments& a
 
 std::optional<std::string> text_at(const LinuxProcess& p, u64 gva) {
   std::string text;
-  for (;; ++gva) {
-    if (!p.readable(gva, 1)) return std::nullopt;
-    const char c = static_cast<char>(*p.flat().host(gva));
-    if (c == 0) return text;
-    text.push_back(c);
+  std::array<char, 256> part;
+  while (text.size() < kLongestArgument) {
+    // Up to the end of the page: the next one may not be there.
+    const u64 bytes = std::min<u64>(part.size(), kPageSize - gva % kPageSize);
+    if (!p.read(gva, part.data(), bytes)) return std::nullopt;
+    const auto* end = static_cast<const char*>(std::memchr(part.data(), 0, bytes));
+    text.append(part.data(), end != nullptr ? static_cast<u64>(end - part.data()) : bytes);
+    if (end != nullptr) break;
+    gva += bytes;
   }
+  return text;
 }
 
 std::optional<std::vector<std::string>> texts_at(const LinuxProcess& p, u64 gva) {
   std::vector<std::string> texts;
-  for (; gva != 0; gva += 8) {
-    u64 at = 0;
-    if (!p.readable(gva, 8)) return std::nullopt;
-    std::memcpy(&at, p.flat().host(gva), 8);
-    if (at == 0) break;
-    auto text = text_at(p, at);
+  std::size_t bytes = 0;
+  for (; gva != 0 && bytes <= argument_bytes(); gva += 8) {
+    const auto at = p.get<u64>(gva);
+    if (!at) return std::nullopt;
+    if (*at == 0) break;
+    auto text = text_at(p, *at);
     if (!text) return std::nullopt;
+    bytes += text->size() + 1 + sizeof(char*);
     texts.push_back(std::move(*text));
   }
   return texts;

@@ -52,9 +52,9 @@ std::int64_t system_call(LinuxProcess& process);
 // What the guest gets for what the host's syscall() returned.
 inline std::int64_t result(long value) { return value == -1 ? -errno : value; }
 
-// The text at gva; nullopt where it cannot be read.
+// The text at gva; nullopt where it cannot be read. One that is too long for an argument comes shortened.
 std::optional<std::string> text_at(const LinuxProcess& process, u64 gva);
-// The texts that a null-terminated array of pointers names.
+// The texts that a null-terminated array of pointers names; not all where they are too many for an execve().
 std::optional<std::vector<std::string>> texts_at(const LinuxProcess& process, u64 gva);
 
 }  // namespace doppel::process

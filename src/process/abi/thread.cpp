@@ -560,14 +560,16 @@ std::int64_t GuestThread::fork(const CloneRequest& request) {
   return kRestart;  // its registers are as they shall be
 }
 
-std::int64_t GuestThread::become(const char* path, char* const* arguments, char* const* environment) {
+std::int64_t GuestThread::become(int directory, const char* path, char* const* arguments, char* const* environment,
+                                 int flags) {
   block_host_signals();
   if (signal_waiting_.load() != 0) return kRestart;
   process_.actions().show_own_signals(true);
   ended_whole_ = true;
   set_host_mask(mask_);
-  const std::int64_t failed = host_call(SYS_execve, reinterpret_cast<u64>(path), reinterpret_cast<u64>(arguments),
-                                        reinterpret_cast<u64>(environment));
+  const std::int64_t failed =
+      host_call(SYS_execveat, static_cast<u64>(directory), reinterpret_cast<u64>(path),
+                reinterpret_cast<u64>(arguments), reinterpret_cast<u64>(environment), static_cast<u64>(flags));
   block_host_signals();
   ended_whole_ = false;
   process_.actions().show_own_signals(false);

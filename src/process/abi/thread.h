@@ -68,7 +68,8 @@ class GuestThread {
 
   std::int64_t return_from_signal();
   std::int64_t clone(const struct CloneRequest& request);
-  std::int64_t become(const char* path, char* const* arguments, char* const* environment);
+  // As execveat().
+  std::int64_t become(int directory, const char* path, char* const* arguments, char* const* environment, int flags);
   void end(int status);
   [[noreturn]] void end_process(int status);
 

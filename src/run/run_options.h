@@ -1,0 +1,40 @@
+// The command line of `doppel run`. Options end at PROGRAM: all after it is the program's.
+#pragma once
+
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "base/log.h"
+#include "base/result.h"
+#include "engine/hart_thread.h"
+#include "run/root.h"
+
+namespace doppel {
+
+struct RunOptions {
+  bool help = false;
+  EngineKind engine = EngineKind::kTranslate;
+  std::optional<std::string> root;
+  std::vector<Bind> binds;
+  std::string library_prefix;
+  std::optional<std::string> directory;  // --cwd
+  std::optional<std::string> name;       // --argv0
+  std::vector<std::string> variables;    // --env and --unset, in order: NAME=VALUE, or NAME alone to go
+  bool trace_calls = false;
+  bool trace_blocks = false, trace_ir = false, trace_host = false, perf_map = false;
+  std::optional<std::string> log_path;
+  std::optional<LogLevel> log_level;
+  // From a Doppel that became this one: its descriptors for the log and for the program `doppel`, and the guest's
+  // program where that has no name.
+  std::optional<int> inherited_log, inherited_self, program_fd;
+  std::vector<std::string> program;  // with its arguments
+  // What of all this holds for programs that this one becomes or starts, as a command line.
+  std::vector<std::string> passed_on;
+};
+
+// argv[0] is "run".
+Result<RunOptions> parse_run_options(int argc, const char* const* argv);
+const char* run_help();
+
+}  // namespace doppel
