@@ -2,6 +2,7 @@
 
 #include <sys/mman.h>
 #include <sys/resource.h>
+#include <sys/shm.h>
 
 #include <algorithm>
 #include <cerrno>
@@ -80,6 +81,18 @@ bool AddressSpace::allows(std::uint64_t gva, int protection) const {
   int allowed = region.protection;
   if ((allowed & (PROT_WRITE | PROT_EXEC)) != 0) allowed |= PROT_READ;
   return gva < region.end && (allowed & protection) == protection;
+}
+
+std::vector<AddressSpace::Mapping> AddressSpace::mappings() const {
+  const std::lock_guard lock(mutex_);
+  std::vector<Mapping> all;
+  for (const auto& [start, region] : regions_) all.push_back({start, region.end, region.protection, region.grows});
+  return all;
+}
+
+std::pair<std::uint64_t, std::uint64_t> AddressSpace::break_range() const {
+  const std::lock_guard lock(mutex_);
+  return {break_start_, pages(break_)};
 }
 
 void AddressSpace::forget(std::uint64_t start, std::uint64_t end, bool& code) {
@@ -328,6 +341,42 @@ std::int64_t AddressSpace::advise(std::uint64_t gva, std::uint64_t bytes, int ad
   }
   lock.unlock();
   return tell(0, code && (advice == MADV_DONTNEED || advice == MADV_REMOVE || advice == MADV_FREE), gva, bytes);
+}
+
+std::int64_t AddressSpace::attach(int segment, std::uint64_t gva, int flags) {
+  shmid_ds status{};
+  if (::shmctl(segment, IPC_STAT, &status) < 0) return -errno;
+  const std::uint64_t bytes = pages(status.shm_segsz);
+  if (bytes > kSizeBytes) return -ENOMEM;
+  const bool anywhere = gva == 0;
+  if ((flags & SHM_RND) != 0) gva = align_down(gva, kPageSize);
+  if (!is_aligned(gva, kPageSize) || (anywhere && (flags & SHM_REMAP) != 0)) return -EINVAL;
+  bool code = false;
+  std::unique_lock lock(mutex_);
+  if (anywhere) gva = find_free(bytes);
+  if (gva < kLowest || !flat_.contains(gva, bytes)) return anywhere ? -ENOMEM : -EINVAL;
+  if ((flags & SHM_REMAP) == 0 && !is_free(gva, bytes)) return -EINVAL;
+  const int host = (flags & ~(SHM_EXEC | SHM_RND)) | (identity() ? 0 : SHM_REMAP);
+  if (::shmat(segment, flat_.host(gva), host) == reinterpret_cast<void*>(-1)) return -errno;
+  note(gva, {gva + bytes, PROT_READ | ((flags & SHM_RDONLY) == 0 ? PROT_WRITE : 0) |
+                              ((flags & SHM_EXEC) != 0 ? PROT_EXEC : 0)}, code);
+  attached_[gva] = bytes;
+  lock.unlock();
+  return tell(static_cast<std::int64_t>(gva), code, gva, bytes);
+}
+
+std::int64_t AddressSpace::detach(std::uint64_t gva) {
+  bool code = false;
+  std::unique_lock lock(mutex_);
+  const auto found = attached_.find(gva);
+  if (found == attached_.end()) return -EINVAL;
+  const std::uint64_t bytes = found->second;
+  if (::shmdt(flat_.host(gva)) != 0) return -errno;
+  if (!identity()) release(gva, bytes);
+  forget(gva, gva + bytes, code);
+  attached_.erase(found);
+  lock.unlock();
+  return tell(0, code, gva, bytes);
 }
 
 void AddressSpace::start_break_at(std::uint64_t gva) {

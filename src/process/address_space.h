@@ -13,6 +13,8 @@
 #include <map>
 #include <memory>
 #include <mutex>
+#include <utility>
+#include <vector>
 
 #include "base/result.h"
 #include "memory/flat_memory.h"
@@ -35,6 +37,14 @@ class AddressSpace {
   // Whether all of `protection` (PROT_ bits) is allowed at gva.
   bool allows(std::uint64_t gva, int protection) const;
 
+  struct Mapping {
+    std::uint64_t start, end;
+    int protection;  // the guest's
+    bool grows;
+  };
+  std::vector<Mapping> mappings() const;  // by address; neighbours alike are one
+  std::pair<std::uint64_t, std::uint64_t> break_range() const;
+
   // Called without the lock, on the thread that made the change, after one to pages of which some were or are now
   // executable. Set before there are threads.
   std::function<void(std::uint64_t gva, std::uint64_t bytes)> on_code_change;
@@ -51,6 +61,9 @@ class AddressSpace {
   std::int64_t remap(std::uint64_t gva, std::uint64_t old_bytes, std::uint64_t new_bytes, int flags,
                      std::uint64_t new_gva);
   std::int64_t advise(std::uint64_t gva, std::uint64_t bytes, int advice);
+  // shmat() and shmdt()
+  std::int64_t attach(int segment, std::uint64_t gva, int flags);
+  std::int64_t detach(std::uint64_t gva);
   std::int64_t set_break(std::uint64_t gva);
   void start_break_at(std::uint64_t gva);
 
@@ -87,6 +100,7 @@ class AddressSpace {
   mutable std::mutex mutex_;
   mutable Regions regions_;  // mutable for what has grown by itself
   std::uint64_t place_below_ = kSizeBytes - (std::uint64_t{1} << 30);
+  std::map<std::uint64_t, std::uint64_t> attached_;  // bytes by start
   std::uint64_t break_start_ = 0, break_ = 0;
 };
 

@@ -50,5 +50,8 @@ class Abi(unittest.TestCase):
     def test_processes(self):
         self.check("processes")
 
+    def test_files(self):
+        self.check("files")
+
 
 unittest.main()

@@ -1,10 +1,15 @@
 // Mappings and the break; code that changed.
+#include <sys/mman.h>
 #include <sys/syscall.h>
+#include <sys/uio.h>
 
 #include <array>
+#include <cerrno>
 
+#include "process/abi/host_call.h"
 #include "process/abi/linux_process.h"
 #include "process/abi/system_calls.h"
+#include "process/abi/vectors.h"
 
 namespace doppel::process {
 namespace {
@@ -34,15 +39,56 @@ std::int64_t do_flush_icache(LinuxProcess& p, const Arguments& a) {
   return 0;
 }
 
+// Locking is about time, not about results; and what is locked here would be all of Doppel's memory, too.
+std::int64_t do_mlockall(LinuxProcess&, const Arguments& a) {
+  constexpr u64 kKnown = MCL_CURRENT | MCL_FUTURE | MCL_ONFAULT;
+  return a[0] == 0 || a[0] == MCL_ONFAULT || (a[0] & ~kKnown) != 0 ? -EINVAL : 0;
+}
+
+// The other process has its pointers where the guest says: processes of the guest's have their addresses.
+template <long Host>
+std::int64_t do_process_vm(LinuxProcess& p, const Arguments& a) {
+  std::array<iovec, kFewVectors> few;
+  const HostVectors parts(p, a[1], a[2], few);
+  if (parts.failed() != 0) return parts.failed();
+  return host_call(Host, a[0], parts.address(), a[2], reinterpret_cast<u64>(p.pointer(a[3])), a[4], a[5]);
+}
+
 constexpr std::array kRows{
     Row{214, "brk", -1, 0, do_brk},
     Row{215, "munmap", -1, 0, do_munmap},
     Row{216, "mremap", -1, 0, do_mremap},
     Row{222, "mmap", -1, 0, do_mmap},
     Row{226, "mprotect", -1, 0, do_mprotect},
+    Row{227, "msync", SYS_msync, 0b1},
+    Row{228, "mlock", SYS_mlock, 0b1},
+    Row{229, "munlock", SYS_munlock, 0b1},
+    Row{230, "mlockall", -1, 0, do_mlockall},
+    Row{231, "munlockall", SYS_munlockall},
+    Row{232, "mincore", SYS_mincore, 0b101},
     Row{233, "madvise", -1, 0, do_madvise},
+    refused_row(234, "remap_file_pages"),
+    Row{235, "mbind", SYS_mbind, 0b1001},
+    Row{236, "get_mempolicy", SYS_get_mempolicy, 0b1011},
+    Row{237, "set_mempolicy", SYS_set_mempolicy, 0b10},
+    Row{238, "migrate_pages", SYS_migrate_pages, 0b1100},
+    Row{239, "move_pages", SYS_move_pages, 0b11100},
     Row{259, "riscv_flush_icache", -1, 0, do_flush_icache},
+    Row{270, "process_vm_readv", -1, 0, do_process_vm<SYS_process_vm_readv>},
+    Row{271, "process_vm_writev", -1, 0, do_process_vm<SYS_process_vm_writev>},
     Row{279, "memfd_create", SYS_memfd_create, 0b1},
+    Row{282, "userfaultfd", SYS_userfaultfd},
+    Row{284, "mlock2", SYS_mlock2, 0b1},
+    // Keys are the host's processor's.
+    refused_row(288, "pkey_mprotect"),
+    refused_row(289, "pkey_alloc"),
+    refused_row(290, "pkey_free"),
+    Row{440, "process_madvise", 440, 0b10},
+    refused_row(447, "memfd_secret"),
+    Row{448, "process_mrelease", 448},
+    Row{450, "set_mempolicy_home_node", 450, 0b1},
+    refused_row(453, "map_shadow_stack"),
+    refused_row(462, "mseal"),
 };
 static_assert(in_order(kRows));
 

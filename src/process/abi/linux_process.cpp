@@ -2,6 +2,8 @@
 
 #include <sys/mman.h>
 #include <sys/syscall.h>
+#include <linux/prctl.h>
+#include <sys/prctl.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -23,6 +25,7 @@ std::expected<std::unique_ptr<LinuxProcess>, LoadError> LinuxProcess::create(Pro
   auto shared = SharedSpace::create(process->options_.engine, process->options_.translation_log);
   if (!shared) return std::unexpected(LoadError{shared.error(), kOurFailure, ENOMEM});
   process->shared_ = std::move(*shared);
+  const std::string name = process->options_.program.path;
   auto image = load_program(process->space(), process->options_.program);
   if (!image) return std::unexpected(image.error());
   auto processor = process->shared_->take_processor();
@@ -30,11 +33,39 @@ std::expected<std::unique_ptr<LinuxProcess>, LoadError> LinuxProcess::create(Pro
   (*processor)->hart->enter_user(image->pc);
   (*processor)->hart->state().x[2] = image->sp;
   process->image_ = std::move(*image);
+  process->image_.name = name.substr(name.rfind('/') + 1);
   process->first_ = std::make_unique<GuestThread>(*process, std::move(*processor), host_mask());
   return process;
 }
 
+namespace {
+
+// Has the host's kernel show the guest's name, command line, environment and so on in /proc, to everybody.
+void show_in_proc(const Image& image) {
+  ::prctl(PR_SET_NAME, image.name.c_str());
+  prctl_mm_map map{};
+  map.start_code = image.code_start;
+  map.end_code = std::max(image.code_end, image.code_start + 1);
+  map.start_data = image.data_start;
+  map.end_data = image.data_end;
+  map.start_brk = map.brk = reinterpret_cast<std::uint64_t>(::sbrk(0));  // the C library's, which must go on
+  map.start_stack = image.sp;
+  map.arg_start = image.arguments_start;
+  map.arg_end = image.arguments_end;
+  map.env_start = image.environment_start;
+  map.env_end = image.environment_end;
+  std::vector<std::uint64_t> auxiliary = image.auxiliary;
+  map.auxv = reinterpret_cast<__u64*>(auxiliary.data());
+  map.auxv_size = static_cast<__u32>(auxiliary.size() * sizeof auxiliary[0]);
+  map.exe_fd = static_cast<__u32>(-1);
+  // A kernel without this shows Doppel's.
+  ::prctl(PR_SET_MM, PR_SET_MM_MAP, &map, sizeof map, 0);
+}
+
+}  // namespace
+
 void LinuxProcess::run() {
+  if (flat().base == nullptr) show_in_proc(image_);
   block_host_signals();
   actions_.inherit();
   GuestThread& thread = *first_;

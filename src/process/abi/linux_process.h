@@ -41,6 +41,7 @@ class LinuxProcess {
   SharedSpace& shared() { return *shared_; }
   SignalActions& actions() { return actions_; }
   AddressSpace& space() { return shared_->space(); }
+  const AddressSpace& address_space() const { return shared_->space(); }
   const FlatMemory& flat() const { return shared_->flat(); }
   const ProcessOptions& options() const { return options_; }
   const Image& image() const { return image_; }

@@ -24,6 +24,7 @@ struct Image {
   std::uint64_t pc = 0;
   std::uint64_t sp = 0;
   std::string path{};  // of the file that was loaded
+  std::string name{};  // of what was asked for, without folders
   std::uint64_t code_start = 0, code_end = 0, data_start = 0, data_end = 0;
   std::uint64_t arguments_start = 0, arguments_end = 0, environment_start = 0, environment_end = 0;
   std::vector<std::uint64_t> auxiliary{};

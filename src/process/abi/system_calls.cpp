@@ -9,6 +9,7 @@
 #include "memory/address.h"
 #include "process/abi/host_call.h"
 #include "process/abi/linux_process.h"
+#include "process/abi/paths.h"
 
 namespace doppel::process {
 namespace {
@@ -19,7 +20,7 @@ using Table = std::array<const Row*, kNumbers>;
 
 Table merged() {
   Table table{};
-  for (const auto rows : {file_rows(), memory_rows(), network_rows(), process_rows(), signal_rows(),
+  for (const auto rows : {event_rows(), file_rows(), ipc_rows(), memory_rows(), network_rows(), process_rows(), signal_rows(),
                           system_rows(), thread_rows(), time_rows()}) {
     for (const Row& row : rows) {
       assert(row.number < kNumbers && table[row.number] == nullptr);
@@ -31,13 +32,24 @@ Table merged() {
 
 const Table kTable = merged();  // of constants: the order of start-up does not matter
 
+std::int64_t pass_on(const Row& row, const Arguments& a) {
+  return host_call(row.host, a[0], a[1], a[2], a[3], a[4], a[5]);
+}
+
 std::int64_t carry_out(LinuxProcess& process, const Row& row, const Arguments& arguments) {
   if (row.function != nullptr) return row.function(process, arguments);
   Arguments a = arguments;
   for (unsigned i = 0; i < a.size(); ++i) {
     if ((row.pointers >> i & 1) != 0) a[i] = reinterpret_cast<u64>(process.pointer(a[i]));
   }
-  return host_call(row.host, a[0], a[1], a[2], a[3], a[4], a[5]);
+  if (row.paths == 0) return pass_on(row, a);
+  std::array<std::optional<std::string>, 6> others;
+  for (unsigned i = 0; i < a.size(); ++i) {
+    if ((row.paths >> i & 1) != 0 && (others[i] = other_path(process, arguments[i]))) {
+      a[i] = reinterpret_cast<u64>(others[i]->c_str());
+    }
+  }
+  return pass_on(row, a);
 }
 
 }  // namespace

@@ -28,14 +28,27 @@ struct Row {
   long host = -1;         // the host's number, to pass the call on
   unsigned pointers = 0;  // bit n: argument n is a guest pointer
   Function function = nullptr;
+  unsigned paths = 0;  // bit n: argument n is a path to something that is there
 };
+
+constexpr Row path_row(unsigned number, const char* name, long host, unsigned pointers, unsigned paths) {
+  return {.number = number, .name = name, .host = host, .pointers = pointers, .function = nullptr, .paths = paths};
+}
+
+// Not there on purpose; programs have another way.
+constexpr Row refused_row(unsigned number, const char* name) {
+  return {.number = number, .name = name, .host = -1, .pointers = 0,
+          .function = [](LinuxProcess&, const Arguments&) -> std::int64_t { return -ENOSYS; }, .paths = 0};
+}
 
 // What a table must hold to.
 constexpr bool in_order(std::span<const Row> rows) {
   return std::ranges::adjacent_find(rows, std::ranges::greater_equal{}, &Row::number) == rows.end();
 }
 
+std::span<const Row> event_rows();
 std::span<const Row> file_rows();
+std::span<const Row> ipc_rows();
 std::span<const Row> memory_rows();
 std::span<const Row> network_rows();
 std::span<const Row> process_rows();

@@ -1,0 +1,154 @@
+#include "process/abi/paths.h"
+
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include <array>
+#include <cerrno>
+#include <charconv>
+#include <cinttypes>
+#include <cstdio>
+#include <cstring>
+#include <memory>
+#include <string_view>
+
+#include <fmt/format.h>
+
+#include "base/unique_fd.h"
+#include "process/abi/linux_process.h"
+#include "process/abi/system_calls.h"
+
+namespace doppel::process {
+namespace {
+
+constexpr std::string_view kProc = "/proc/";
+
+bool take(std::string_view& text, std::string_view prefix) {
+  if (!text.starts_with(prefix)) return false;
+  text.remove_prefix(prefix.size());
+  return true;
+}
+
+// "maps" for /proc/self/maps, /proc/PID/task/TID/maps and so on, if that is us; empty otherwise.
+std::string_view own_entry(std::string_view path) {
+  if (!take(path, kProc)) return {};
+  const auto take_number = [&path](int& number) {
+    const auto [end, error] = std::from_chars(path.data(), path.data() + path.size(), number);
+    if (error != std::errc{}) return false;
+    path.remove_prefix(static_cast<std::size_t>(end - path.data()));
+    return take(path, "/");
+  };
+  int number = 0;
+  if (!take(path, "self/") && !take(path, "thread-self/")) {
+    // Threads of ours have entries by their own numbers, too, but nobody looks there.
+    if (!take_number(number) || (number != ::getpid() && number != ::gettid())) return {};
+  }
+  if (take(path, "task/") && !take_number(number)) return {};
+  return path;
+}
+
+struct CloseFile {
+  void operator()(std::FILE* file) const { std::fclose(file); }
+};
+
+// The host's account of our mappings, of which only those of the guest are shown, as the guest mapped them.
+std::string mappings(const LinuxProcess& process, bool details) {
+  const std::unique_ptr<std::FILE, CloseFile> host(std::fopen(details ? "/proc/self/smaps" : "/proc/self/maps", "re"));
+  if (host == nullptr) return {};
+  const AddressSpace& space = process.address_space();
+  const auto base = reinterpret_cast<std::uint64_t>(space.flat().base);
+  const auto regions = space.mappings();
+  const auto [heap_start, heap_end] = space.break_range();
+  std::string text;
+  std::array<char, 8192> line;
+  bool shown = false;
+  while (std::fgets(line.data(), line.size(), host.get()) != nullptr) {
+    std::uint64_t start = 0, end = 0, offset = 0;
+    std::array<char, 8> protection{};
+    int device_at = 0, name_at = 0;
+    if (std::sscanf(line.data(), "%" SCNx64 "-%" SCNx64 " %7s %" SCNx64 " %n%*s %*s%n", &start, &end, protection.data(),
+                    &offset, &device_at, &name_at) < 4 || name_at == 0) {
+      if (shown && std::strncmp(line.data(), "VmFlags:", 8) != 0) text += line.data();
+      continue;
+    }
+    shown = false;
+    if (end <= base || start >= base + AddressSpace::kSizeBytes) continue;
+    start -= base;
+    end -= base;
+    const std::string_view device(line.data() + device_at, static_cast<std::size_t>(name_at - device_at));
+    std::string_view name(line.data() + name_at);
+    while (!name.empty() && (name.front() == ' ' || name.back() == '\n')) {
+      name.front() == ' ' ? name.remove_prefix(1) : name.remove_suffix(1);
+    }
+    for (auto region : regions) {
+      // A stack may have grown since it was last looked at.
+      if (region.grows && region.end == end) region.start = std::min(region.start, start);
+      const std::uint64_t from = std::max(start, region.start), to = std::min(end, region.end);
+      if (from >= to) continue;
+      std::string_view label = name.starts_with('[') && !name.starts_with("[anon") ? std::string_view{} : name;
+      if (name.empty() && from >= heap_start && to <= heap_end) label = "[heap]";
+      if (region.grows) label = "[stack]";
+      std::string row = fmt::format("{:08x}-{:08x} {}{}{}{} {:08x} {}", from, to,
+                                    (region.protection & PROT_READ) != 0 ? 'r' : '-',
+                                    (region.protection & PROT_WRITE) != 0 ? 'w' : '-',
+                                    (region.protection & PROT_EXEC) != 0 ? 'x' : '-', protection[3],
+                                    device.starts_with("00:00 0") ? 0 : offset + (from - start), device);
+      if (!label.empty()) row = fmt::format("{:<72} {}", row, label);
+      text += row + '\n';
+      shown = true;
+    }
+  }
+  return text;
+}
+
+std::string processors() {
+  std::string text;
+  const long count = ::sysconf(_SC_NPROCESSORS_ONLN);
+  for (long i = 0; i < count; ++i) {
+    text += fmt::format("processor\t: {0}\nhart\t\t: {0}\nisa\t\t: {1}\nmmu\t\t: sv39\nmvendorid\t: 0x0\nmarchid\t\t: 0x0\n"
+                        "mimpid\t\t: 0x0\nhart isa\t: {1}\n\n",
+                        i, riscv::IsaConfig::rva22().isa_string());
+  }
+  return text;
+}
+
+std::int64_t descriptor_of(const std::string& text, int flags) {
+  if ((flags & O_ACCMODE) != O_RDONLY) return -EACCES;
+  UniqueFd fd(::memfd_create("proc", (flags & O_CLOEXEC) != 0 ? MFD_CLOEXEC : 0));
+  if (!fd) return -errno;
+  if (::write(fd.get(), text.data(), text.size()) != static_cast<ssize_t>(text.size())) return -EIO;
+  // Opened anew, so that it is read-only as the guest's descriptor, with a position of its own.
+  const int again = ::open(fmt::format("/proc/self/fd/{}", fd.get()).c_str(), O_RDONLY | (flags & O_CLOEXEC));
+  return again < 0 ? -errno : again;
+}
+
+}  // namespace
+
+bool is_own_program(const std::string& path) { return own_entry(path) == "exe"; }
+
+std::optional<std::string> other_path(const LinuxProcess& p, u64 gva) {
+  const std::string& prefix = p.options().program.library_prefix;
+  // Most paths are of no interest, and their first bytes tell.
+  if (const auto head = p.get<std::array<char, 6>>(gva); head) {
+    const std::string_view start(head->data(), head->size());
+    if (start != kProc && (prefix.empty() || start[0] != '/')) return std::nullopt;
+  }
+  auto path = text_at(p, gva);
+  if (!path || path->empty() || path->front() != '/') return std::nullopt;
+  if (is_own_program(*path)) return p.image().path;
+  if (prefix.empty() || path->starts_with(kProc)) return std::nullopt;
+  std::string prefixed = prefix + *path;
+  if (::access(prefixed.c_str(), F_OK) != 0) return std::nullopt;
+  return prefixed;
+}
+
+std::optional<std::int64_t> open_view(const LinuxProcess& process, const std::string& path, int flags) {
+  const std::string_view entry = own_entry(path);
+  if (entry == "maps") return descriptor_of(mappings(process, false), flags);
+  if (entry == "smaps") return descriptor_of(mappings(process, true), flags);
+  if (path == "/proc/cpuinfo") return descriptor_of(processors(), flags);
+  return std::nullopt;
+}
+
+}  // namespace doppel::process

@@ -1,0 +1,21 @@
+// Where a guest sees another file than the host has under a path: its own in /proc, and libraries under -L. Any thread.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+
+namespace doppel::process {
+
+class LinuxProcess;
+
+// What the path at gva names instead; nullopt: nothing else, so that the host may look at it.
+std::optional<std::string> other_path(const LinuxProcess& process, std::uint64_t gva);
+
+// A descriptor of what `path` of /proc shows when it is opened with `flags`, or -errno; nullopt: the host's file.
+std::optional<std::int64_t> open_view(const LinuxProcess& process, const std::string& path, int flags);
+
+// Whether `path` is the link to the guest's program.
+bool is_own_program(const std::string& path);
+
+}  // namespace doppel::process
