@@ -4,7 +4,11 @@ _doppel() {
     local current=${COMP_WORDS[COMP_CWORD]} previous=${COMP_WORDS[COMP_CWORD - 1]}
     COMPREPLY=()
     if [ "$COMP_CWORD" -eq 1 ]; then
-        mapfile -t COMPREPLY < <(compgen -W 'boot run --help --version' -- "$current")
+        mapfile -t COMPREPLY < <(compgen -W 'boot run binfmt --help --version' -- "$current")
+        return
+    fi
+    if [ "${COMP_WORDS[1]}" = binfmt ]; then
+        mapfile -t COMPREPLY < <(compgen -W 'install remove status --json --help' -- "$current")
         return
     fi
     if [ "${COMP_WORDS[1]}" = run ]; then

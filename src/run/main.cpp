@@ -12,15 +12,18 @@
 #include <exception>
 #include <string>
 #include <string_view>
+#include <utility>
 
 #include "base/report.h"
+#include "run/binfmt.h"
 #include "run/run_process.h"
 
 namespace {
 
 using namespace doppel;
 
-// A descriptor that we open must never become standard input, output or error of a caller who closed them.
+// A descriptor that we open must never become standard input, output or error of a caller who closed them. Single
+// programs find them closed.
 void fill_standard_descriptors() {
   for (int fd = 0; fd <= 2; ++fd) {
     if (::fcntl(fd, F_GETFD) < 0) ::open("/dev/null", fd == 0 ? O_RDONLY : O_WRONLY);
@@ -41,9 +44,12 @@ int run_system_program(char** argv) {
 }  // namespace
 
 int main(int argc, char** argv) {
-  fill_standard_descriptors();
   try {
-    if (argc > 1 && std::string_view(argv[1]) == "run") return run_process(argc - 1, argv + 1);
+    if (auto start = binfmt_start(argc, argv)) return run_process(std::move(*start));
+    const std::string_view command = argc > 1 ? argv[1] : "";
+    if (command == "run") return run_process(argc - 1, argv + 1);
+    fill_standard_descriptors();
+    if (command == "binfmt") return run_binfmt(argc - 1, argv + 1);
     return run_system_program(argv);
   } catch (const std::exception& error) {
     report({error.what()});

@@ -99,14 +99,38 @@ Result<process::ProcessOptions> prepare(RunOptions options) {
     return fail_errno(errno, "--cwd {}", *options.directory);
   }
   process.program.environment = environment(options.variables);
-  process.program.path = find_program(options.program[0], process.program.environment);
+  process.program.path = options.program_fd ? options.program[0]
+                                            : find_program(options.program[0], process.program.environment);
   process.program.arguments = std::move(options.program);
   if (options.name) process.program.arguments[0] = *options.name;
   process.program.descriptor = options.program_fd.value_or(-1);
   return process;
 }
 
+int run(RunOptions options) {
+  auto prepared = prepare(std::move(options));
+  if (!prepared) {
+    report(prepared.error());
+    return kExitFailure;
+  }
+  auto process = process::LinuxProcess::create(std::move(*prepared));
+  if (!process) {
+    report(process.error().error);
+    return process.error().status;
+  }
+  (*process)->run();
+}
+
 }  // namespace
+
+int run_process(BinfmtStart start) {
+  RunOptions options;
+  options.name = std::move(start.arguments[0]);
+  options.program_fd = start.program_fd;
+  options.program = std::move(start.arguments);
+  options.program[0] = std::move(start.path);
+  return run(std::move(options));
+}
 
 int run_process(int argc, const char* const* argv) {
   auto options = parse_run_options(argc, argv);
@@ -118,17 +142,7 @@ int run_process(int argc, const char* const* argv) {
     fmt::print("{}", run_help());
     return 0;
   }
-  auto prepared = prepare(std::move(*options));
-  if (!prepared) {
-    report(prepared.error());
-    return kExitFailure;
-  }
-  auto process = process::LinuxProcess::create(std::move(*prepared));
-  if (!process) {
-    report(process.error().error);
-    return process.error().status;
-  }
-  (*process)->run();
+  return run(std::move(*options));
 }
 
 }  // namespace doppel

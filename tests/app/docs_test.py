@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""Holds the man page and the shell completions to the options that `doppel boot --help` and `doppel run --help`
-list.
+"""Holds the man page and the shell completions to the options that the help of `doppel boot`, `doppel run` and
+`doppel binfmt` lists.
 
 Usage: docs_test.py DOPPEL
 """
@@ -21,7 +21,7 @@ def options_in(text):
 class Docs(unittest.TestCase):
     def setUp(self):
         self.options = set()
-        for command in "boot", "run":
+        for command in "boot", "run", "binfmt":
             help_text = subprocess.run([DOPPEL, command, "--help"], capture_output=True, text=True, check=True).stdout
             self.options |= options_in(help_text.split("Exit status")[0])
 

@@ -340,7 +340,8 @@ static void in_proc(const char* self) {
   printf("%d\n", strcmp(link, realpath(self, real)) == 0);
   struct stat a, b;
   stat("/proc/self/exe", &a), stat(self, &b);
-  printf("%d\n", a.st_ino == b.st_ino);
+  lstat("/proc/self/exe", &b);
+  printf("%d %d\n", a.st_ino == b.st_ino, S_ISLNK(b.st_mode));
   FILE* maps = fopen("/proc/self/maps", "r");
   int program = 0, stack = 0, heap = 0, wrong = 0;
   unsigned long start, end, last = 0, here = (unsigned long)&start;

@@ -51,12 +51,27 @@ std::int64_t do_fstat(LinuxProcess& p, const Arguments& a) {
   return r != 0 ? r : put_stat(p, a[1], s);
 }
 
+// What a call that may look at a link itself sees of another path.
+u64 path_for(const LinuxProcess& p, u64 gva, u64 flags, std::optional<std::string>& other) {
+  if ((flags & AT_SYMLINK_NOFOLLOW) == 0) other = other_path(p, gva);
+  return reinterpret_cast<u64>(other ? other->c_str() : p.pointer(gva));
+}
+
 std::int64_t do_newfstatat(LinuxProcess& p, const Arguments& a) {
   struct stat s {};
-  const auto other = (a[3] & AT_SYMLINK_NOFOLLOW) == 0 ? other_path(p, a[1]) : std::nullopt;
-  const u64 path = reinterpret_cast<u64>(other ? other->c_str() : p.pointer(a[1]));
-  const std::int64_t r = host_call(SYS_newfstatat, a[0], path, reinterpret_cast<u64>(&s), a[3]);
+  std::optional<std::string> other;
+  const std::int64_t r = host_call(SYS_newfstatat, a[0], path_for(p, a[1], a[3], other), reinterpret_cast<u64>(&s), a[3]);
   return r != 0 ? r : put_stat(p, a[2], s);
+}
+
+std::int64_t do_statx(LinuxProcess& p, const Arguments& a) {
+  std::optional<std::string> other;
+  return host_call(SYS_statx, a[0], path_for(p, a[1], a[2], other), a[2], a[3], reinterpret_cast<u64>(p.pointer(a[4])));
+}
+
+std::int64_t do_faccessat2(LinuxProcess& p, const Arguments& a) {
+  std::optional<std::string> other;
+  return host_call(SYS_faccessat2, a[0], path_for(p, a[1], a[3], other), a[2], a[3]);
 }
 
 std::int64_t open_as(LinuxProcess& p, u64 path, int flags, auto&& host) {
@@ -175,7 +190,7 @@ constexpr std::array kRows{
     Row{34, "mkdirat", SYS_mkdirat, 0b10},
     Row{35, "unlinkat", SYS_unlinkat, 0b10},
     Row{36, "symlinkat", SYS_symlinkat, 0b101},
-    path_row(37, "linkat", SYS_linkat, 0b1010, 0b10),
+    Row{37, "linkat", SYS_linkat, 0b1010},
     Row{39, "umount2", SYS_umount2, 0b1},
     Row{40, "mount", SYS_mount, 0b10111},
     Row{41, "pivot_root", SYS_pivot_root, 0b11},
@@ -223,14 +238,14 @@ constexpr std::array kRows{
     Row{89, "acct", SYS_acct, 0b1},
     Row{213, "readahead", SYS_readahead},
     Row{223, "fadvise64", SYS_fadvise64},
-    path_row(264, "name_to_handle_at", SYS_name_to_handle_at, 0b1110, 0b10),
+    Row{264, "name_to_handle_at", SYS_name_to_handle_at, 0b1110},
     Row{265, "open_by_handle_at", SYS_open_by_handle_at, 0b10},
     Row{267, "syncfs", SYS_syncfs},
     Row{276, "renameat2", SYS_renameat2, 0b1010},
     Row{285, "copy_file_range", SYS_copy_file_range, 0b1010},
     Row{286, "preadv2", -1, 0, do_vector<SYS_preadv2>},
     Row{287, "pwritev2", -1, 0, do_vector<SYS_pwritev2>},
-    path_row(291, "statx", SYS_statx, 0b10010, 0b10),
+    Row{291, "statx", -1, 0, do_statx},
     Row{428, "open_tree", SYS_open_tree, 0b10},
     Row{429, "move_mount", SYS_move_mount, 0b1010},
     Row{430, "fsopen", SYS_fsopen, 0b1},
@@ -239,7 +254,7 @@ constexpr std::array kRows{
     Row{433, "fspick", SYS_fspick, 0b10},
     Row{436, "close_range", -1, 0, do_close_range},
     Row{437, "openat2", -1, 0, do_openat2},
-    path_row(439, "faccessat2", SYS_faccessat2, 0b10, 0b10),
+    Row{439, "faccessat2", -1, 0, do_faccessat2},
     Row{442, "mount_setattr", 442, 0b1010},
     Row{443, "quotactl_fd", 443, 0b1000},
     Row{444, "landlock_create_ruleset", 444, 0b1},

@@ -2,6 +2,7 @@
 
 #include <unistd.h>
 
+#include <atomic>
 #include <cassert>
 #include <cstring>
 
@@ -31,6 +32,12 @@ Table merged() {
 }
 
 const Table kTable = merged();  // of constants: the order of start-up does not matter
+
+// Once each, as programs try again and again; numbers beyond the table share one place.
+void tell_unknown(u64 number) {
+  static std::array<std::atomic<bool>, kNumbers + 1> told{};
+  if (!told[std::min<u64>(number, kNumbers)].exchange(true)) log_info("system call {} is unknown", number);
+}
 
 std::int64_t pass_on(const Row& row, const Arguments& a) {
   return host_call(row.host, a[0], a[1], a[2], a[3], a[4], a[5]);
@@ -91,7 +98,7 @@ std::int64_t system_call(LinuxProcess& process) {
   const Row* row = number < kTable.size() ? kTable[number] : nullptr;
   if (row == nullptr) {
     if (process.options().trace_calls) fmt::print(stderr, "system call {} = -ENOSYS\n", number);
-    log_debug("system call {} is unknown", number);
+    tell_unknown(number);
     return -ENOSYS;
   }
   const std::int64_t value = carry_out(process, *row, a);
