@@ -5,6 +5,7 @@ Usage: run_test.py DOPPEL
 """
 import os
 import pathlib
+import re
 import shutil
 import signal
 import subprocess
@@ -58,6 +59,42 @@ class Run(unittest.TestCase):
                 result = self.run_program(path)
                 self.assertEqual(result.returncode, status, result.stderr)
                 self.assertRegex(result.stderr, r"^doppel: .*\n$")
+
+    def test_bad_programs(self):
+        """Each with the status that a shell gives, and one sentence."""
+        corpus = pathlib.Path(__file__).parents[2] / "fuzz/corpus/elf_program"
+        for name, status, message in (
+            ("thirty_two_bits", 126, "truncated"),
+            ("other_machine", 126, "not a program for 64-bit RISC-V"),
+            ("no_headers", 126, "program headers are damaged"),
+            ("headers_outside", 126, "outside the file"),
+            ("overlap", 126, "overlap"),
+            ("wraps", 126, "segment 0 is damaged"),
+            ("truncated", 126, "segment 0 is truncated"),
+            ("many_headers", 126, "overlap"),
+            ("missing_interpreter", 127, "its interpreter /lib/not/there cannot be opened"),
+            ("script", 127, "interpreter"),
+        ):
+            with self.subTest(name):
+                file = self.folder / name
+                shutil.copy(corpus / name, file)
+                file.chmod(0o755)
+                result = self.run_program(file)
+                self.assertEqual(result.returncode, status, result.stderr)
+                self.assertRegex(result.stderr, r"^doppel: .*" + re.escape(message) + r".*\n$")
+        for kind, contents, mode, status in (
+            ("empty", "", 0o755, 126),
+            ("text", "hello\n", 0o755, 126),
+            ("no_permission", "#!/bin/sh\n", 0o644, 126),
+            ("nested", f"#!{self.folder}/nested\n", 0o755, 126),
+            ("nameless", "#!  \n", 0o755, 126),
+            ("endless", "#!/" + "x" * 300, 0o755, 126),
+        ):
+            with self.subTest(kind):
+                (self.folder / kind).write_text(contents)
+                (self.folder / kind).chmod(mode)
+                result = self.run_program(self.folder / kind)
+                self.assertEqual((result.returncode, result.stderr.count("\n")), (status, 1), result.stderr)
 
     @unittest.skipUnless(shutil.which(COMPILER), f"no {COMPILER}")
     def test_root(self):

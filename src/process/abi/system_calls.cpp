@@ -91,10 +91,7 @@ std::optional<std::vector<std::string>> texts_at(const LinuxProcess& p, u64 gva)
   return texts;
 }
 
-std::int64_t system_call(LinuxProcess& process) {
-  const auto& x = process.hart().state().x;
-  const Arguments a{x[10], x[11], x[12], x[13], x[14], x[15]};
-  const u64 number = x[17];
+std::int64_t call(LinuxProcess& process, u64 number, const Arguments& a) {
   const Row* row = number < kTable.size() ? kTable[number] : nullptr;
   if (row == nullptr) {
     if (process.options().trace_calls) fmt::print(stderr, "system call {} = -ENOSYS\n", number);
@@ -107,6 +104,11 @@ std::int64_t system_call(LinuxProcess& process) {
                a[5], value);
   }
   return value;
+}
+
+std::int64_t system_call(LinuxProcess& process) {
+  const auto& x = process.hart().state().x;
+  return call(process, x[17], {x[10], x[11], x[12], x[13], x[14], x[15]});
 }
 
 }  // namespace doppel::process

@@ -59,6 +59,8 @@ std::span<const Row> time_rows();
 
 // Carries out the call in a7 with the arguments in a0 to a5, and gives what a0 gets.
 std::int64_t system_call(LinuxProcess& process);
+// The call of this number.
+std::int64_t call(LinuxProcess& process, u64 number, const Arguments& arguments);
 
 // --- For the tables.
 
