@@ -220,11 +220,10 @@ const std::byte* TranslatorEngine::find(const void* site) {
   riscv::FetchEntry* entry = &fetch_entry();
   auto* entries = static_cast<CodeCache::Entries*>(entry->code);
   if (entry->tag != tag) {
-    const auto gpa = mmu_.translate(pc, riscv::Access::kFetch, 2);
+    const auto at = mmu_.locate(pc, riscv::Access::kFetch, 2);
     // The interpreter takes the trap, and runs what only part of a page may be fetched from.
-    if (!gpa || mmu_.tlb().fetch[TlbContext::index(pc)].tag != tag) return nullptr;
-    const GuestPhysical page_gpa{align_down(gpa->value, kPageSize)};
-    entries = &cache_->page(page_gpa, mmu_.ram(page_gpa, kPageSize));
+    if (!at || mmu_.tlb().fetch[TlbContext::index(pc)].tag != tag) return nullptr;
+    entries = &cache_->page({align_down(at->gpa.value, kPageSize)}, at->host - (pc & (kPageSize - 1)));
     *entry = {tag, entries};
     site = nullptr;  // a link stays within its page, which is another one now
   }

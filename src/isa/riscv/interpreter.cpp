@@ -225,7 +225,6 @@ class Step {
     constexpr u64 kBytes = IsaConfig::kCacheBlockBytes;
     const u64 block = align_down(gva, kBytes);
     // Memory is coherent here: only zeroing has work to do, but all need a translation.
-    Mmu& mmu = self_.mmu_;
     const bool zeroing = op == semantics::CacheBlock::kZero;
     if (self_.hart_.env().user != nullptr) {
       std::byte* at = self_.user_location(block, kBytes, zeroing ? Access::kWrite : Access::kRead);
@@ -237,21 +236,20 @@ class Step {
       return;
     }
     // Management asks for any right to the block and dirties nothing. No page is writable but not readable.
-    const auto gpa = mmu.translate(block, zeroing ? Access::kWrite : Access::kRead, kBytes);
-    if (!gpa) {
-      const bool access_fault = gpa.error().cause == Exception::kLoadAccessFault ||
-                                gpa.error().cause == Exception::kStoreAccessFault;
+    const auto at = self_.mmu_.locate(block, zeroing ? Access::kWrite : Access::kRead, kBytes);
+    if (!at) {
+      const bool access_fault = at.error().cause == Exception::kLoadAccessFault ||
+                                at.error().cause == Exception::kStoreAccessFault;
       // Either way it reports as a store.
       next_ = self_.raise(op_, {access_fault ? Exception::kStoreAccessFault : Exception::kStorePageFault, gva});
       return;
     }
     if (!zeroing) return;
-    std::byte* host = mmu.ram(*gpa, kBytes);
-    if (host == nullptr) {
+    if (at->host == nullptr) {
       next_ = self_.raise(op_, {Exception::kStoreAccessFault, gva});
       return;
     }
-    for (u64 i = 0; i < kBytes; i += 8) store_relaxed<u64>(host + i, 0);
+    for (u64 i = 0; i < kBytes; i += 8) store_relaxed<u64>(at->host + i, 0);
   }
 
   // --- Floating point. Values are bit patterns of their format.
@@ -594,14 +592,13 @@ const Interpreter::Op* Interpreter::leave_here(HartState&, const Op* op, Interpr
 
 const Interpreter::Op* Interpreter::fetch_slow() {
   const std::uint64_t pc = state_.pc;
-  const auto gpa = mmu_.translate(pc, Access::kFetch, 2);
-  if (!gpa) {
+  const auto at = mmu_.locate(pc, Access::kFetch, 2);
+  if (!at) {
     ++traps_;
-    hart_.take_trap(gpa.error(), pc);
+    hart_.take_trap(at.error(), pc);
     return resume();
   }
-  const GuestPhysical page_gpa{align_down(gpa->value, kPageSize)};
-  const std::byte* host = mmu_.ram(page_gpa, kPageSize);
+  const std::byte* host = at->host == nullptr ? nullptr : at->host - (pc & (kPageSize - 1));  // of the page
   if (std::uint64_t word = 0; hart_.env().user != nullptr && host != nullptr && guarded_read(host, 8, word) != 0) {
     host = nullptr;  // mapped, with nothing behind it
   }
@@ -614,7 +611,7 @@ const Interpreter::Op* Interpreter::fetch_slow() {
   FetchEntry& entry = tlb_->fetch[TlbContext::index(pc)];
   // No entry: PMP splits the page, so each instruction is checked on its own.
   if (entry.tag != align_down(pc, kPageSize)) return single(pc);
-  Page* page = page_for(page_gpa, host);
+  Page* page = page_for({align_down(at->gpa.value, kPageSize)}, host);
   // page_for() may have emptied the fetch entries to evict.
   entry = {align_down(pc, kPageSize), page};
   return enter(*page, pc);
@@ -696,12 +693,10 @@ const Interpreter::Op* Interpreter::single(std::uint64_t pc) {
   std::uint32_t raw = 0;
   for (unsigned half = 0; half < 2; ++half) {
     const std::uint64_t gva = pc + 2 * half;
-    const auto gpa = mmu_.translate(gva, Access::kFetch, 2);
-    const std::byte* host = gpa ? mmu_.ram(*gpa, 2) : nullptr;
+    const auto at = mmu_.locate(gva, Access::kFetch, 2);
     std::uint64_t parcel = 0;
-    if (host != nullptr && guarded_read(host, 2, parcel) != 0) host = nullptr;
-    if (host == nullptr) {
-      const Trap trap = gpa ? Trap{Exception::kInstructionAccessFault, gva} : gpa.error();
+    if (!at || at->host == nullptr || guarded_read(at->host, 2, parcel) != 0) {
+      const Trap trap = at ? Trap{Exception::kInstructionAccessFault, gva} : at.error();
       ++traps_;
       hart_.take_trap(trap, pc);
       return resume();
@@ -740,12 +735,12 @@ std::optional<std::uint64_t> Interpreter::read_slow(std::uint64_t gva, unsigned 
   const unsigned in_page = static_cast<unsigned>(std::min<std::uint64_t>(bytes, kPageSize - (gva & (kPageSize - 1))));
   for (unsigned done = 0; done < bytes;) {
     const unsigned part = done == 0 ? in_page : bytes - in_page;
-    const auto gpa = mmu_.translate(gva + done, Access::kRead, part);
-    if (!gpa) {
-      fault_ = gpa.error();
+    const auto at = mmu_.locate(gva + done, Access::kRead, part);
+    if (!at) {
+      fault_ = at.error();
       return std::nullopt;
     }
-    if (const std::byte* host = mmu_.ram(*gpa, part)) {
+    if (const std::byte* host = at->host) {
       if (part == bytes && is_aligned(gva, bytes)) {
         switch (bytes) {
           case 1: return load_relaxed<std::uint8_t>(host);
@@ -759,7 +754,7 @@ std::optional<std::uint64_t> Interpreter::read_slow(std::uint64_t gva, unsigned 
         value |= std::uint64_t{load_relaxed<std::uint8_t>(host + i)} << (8 * (done + i));
       }
     } else {
-      const auto read = is_aligned(gva, bytes) ? hart_.env().io.read(*gpa, static_cast<Width>(bytes)) : std::nullopt;
+      const auto read = is_aligned(gva, bytes) ? hart_.env().io.read(at->gpa, static_cast<Width>(bytes)) : std::nullopt;
       if (!read) {
         fault_ = {Exception::kLoadAccessFault, gva + done};
         return std::nullopt;
@@ -779,18 +774,18 @@ bool Interpreter::write_slow(std::uint64_t gva, unsigned bytes, std::uint64_t va
   }
   // Both pages of an access that crosses must accept it before a byte is written.
   const unsigned in_page = static_cast<unsigned>(std::min<std::uint64_t>(bytes, kPageSize - (gva & (kPageSize - 1))));
-  std::array<GuestPhysical, 2> gpa{};
+  std::array<Mmu::Location, 2> at{};
   for (unsigned part = 0, done = 0; done < bytes; ++part) {
     const unsigned length = part == 0 ? in_page : bytes - in_page;
-    const auto translated = mmu_.translate(gva + done, Access::kWrite, length);
-    if (!translated) {
-      fault_ = translated.error();
+    const auto located = mmu_.locate(gva + done, Access::kWrite, length);
+    if (!located) {
+      fault_ = located.error();
       return false;
     }
-    gpa[part] = *translated;
+    at[part] = *located;
     done += length;
   }
-  if (std::byte* host = mmu_.ram(gpa[0], in_page); host != nullptr && in_page == bytes && is_aligned(gva, bytes)) {
+  if (std::byte* host = at[0].host; host != nullptr && in_page == bytes && is_aligned(gva, bytes)) {
     switch (bytes) {
       case 1: store_relaxed(host, static_cast<std::uint8_t>(value)); break;
       case 2: store_relaxed(host, static_cast<std::uint16_t>(value)); break;
@@ -799,20 +794,18 @@ bool Interpreter::write_slow(std::uint64_t gva, unsigned bytes, std::uint64_t va
     }
     return true;
   }
-  if (mmu_.ram(gpa[0], in_page) == nullptr) {
-    if (is_aligned(gva, bytes) && hart_.env().io.write(gpa[0], static_cast<Width>(bytes), value)) return true;
+  if (at[0].host == nullptr) {
+    if (is_aligned(gva, bytes) && hart_.env().io.write(at[0].gpa, static_cast<Width>(bytes), value)) return true;
     fault_ = {Exception::kStoreAccessFault, gva};
     return false;
   }
-  std::array<std::byte*, 2> host{mmu_.ram(gpa[0], in_page),
-                                 in_page < bytes ? mmu_.ram(gpa[1], bytes - in_page) : nullptr};
-  if (in_page < bytes && host[1] == nullptr) {
+  if (in_page < bytes && at[1].host == nullptr) {
     fault_ = {Exception::kStoreAccessFault, gva + in_page};
     return false;
   }
   for (unsigned i = 0; i < bytes; ++i) {
-    std::byte* at = i < in_page ? host[0] + i : host[1] + (i - in_page);
-    store_relaxed(at, static_cast<std::uint8_t>(value >> (8 * i)));
+    std::byte* to = i < in_page ? at[0].host + i : at[1].host + (i - in_page);
+    store_relaxed(to, static_cast<std::uint8_t>(value >> (8 * i)));
   }
   return true;
 }
@@ -839,12 +832,10 @@ std::byte* Interpreter::atomic_location(std::uint64_t gva, unsigned bytes, Acces
     // As in Step::host_of().
     return reinterpret_cast<std::byte*>(gva + entry.addend);
   }
-  const auto gpa = mmu_.translate(gva, access, bytes);
-  std::byte* host = gpa ? mmu_.ram(*gpa, bytes) : nullptr;
-  if (host == nullptr) {
-    fault_ = gpa ? Trap{reading ? Exception::kLoadAccessFault : Exception::kStoreAccessFault, gva} : gpa.error();
-  }
-  return host;
+  const auto at = mmu_.locate(gva, access, bytes);
+  if (at && at->host != nullptr) return at->host;
+  fault_ = at ? Trap{reading ? Exception::kLoadAccessFault : Exception::kStoreAccessFault, gva} : at.error();
+  return nullptr;
 }
 
 }  // namespace doppel::riscv

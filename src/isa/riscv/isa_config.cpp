@@ -8,7 +8,7 @@ namespace doppel::riscv {
 namespace {
 
 // In the canonical order of the ISA naming chapter.
-constexpr std::array<std::pair<Extension, std::string_view>, 22> kNames{{
+constexpr std::array<std::pair<Extension, std::string_view>, 23> kNames{{
     {Extension::kI, "i"},           {Extension::kM, "m"},
     {Extension::kA, "a"},           {Extension::kF, "f"},
     {Extension::kD, "d"},           {Extension::kC, "c"},
@@ -20,6 +20,7 @@ constexpr std::array<std::pair<Extension, std::string_view>, 22> kNames{{
     {Extension::kZbs, "zbs"},       {Extension::kSstc, "sstc"},
     {Extension::kSvadu, "svadu"},   {Extension::kSvinval, "svinval"},
     {Extension::kSvnapot, "svnapot"}, {Extension::kSvpbmt, "svpbmt"},
+    {Extension::kSvvptc, "svvptc"},
 }};
 
 }  // namespace

@@ -12,7 +12,7 @@ enum class Extension : unsigned char {
   kI, kM, kA, kF, kD, kC,
   kZicsr, kZifencei, kZihintpause, kZicbom, kZicbop, kZicboz, kZicntr,
   kZba, kZbb, kZbs, kZfhmin,
-  kSvinval, kSvnapot, kSvpbmt, kSvadu, kSstc, kPrivileged,
+  kSvinval, kSvnapot, kSvpbmt, kSvadu, kSvvptc, kSstc, kPrivileged,
   kCount,
 };
 
@@ -24,7 +24,7 @@ struct IsaConfig {
 
   bool has(Extension extension) const { return extensions.test(static_cast<std::size_t>(extension)); }
 
-  // RVA22U64 + RVA22S64, with Sv48, Sv57, Svnapot, Svadu, Sstc.
+  // RVA22U64 + RVA22S64, with Sv48, Sv57, Svnapot, Svadu, Svvptc, Sstc.
   static IsaConfig rva22();
 
   // For the device tree: "rv64imafdc_zicsr_…" (riscv,isa), and the names alone (riscv,isa-extensions).

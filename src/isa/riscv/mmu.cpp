@@ -40,36 +40,6 @@ Exception access_fault(Access access) {
 
 }  // namespace
 
-void TlbContext::clear() {
-  read.fill({});
-  write.fill({});
-  fetch.fill({});
-  translated.fill({});
-  large_page_count = 0;
-}
-
-void TlbContext::note_large_page(std::uint64_t gva, std::uint64_t size_bytes) {
-  if (large_page_count > kMostLargePages || !only_small(gva)) return;
-  if (large_page_count < kMostLargePages) large_pages[large_page_count] = {align_down(gva, size_bytes), size_bytes};
-  ++large_page_count;
-}
-
-bool TlbContext::only_small(std::uint64_t gva) const {
-  if (large_page_count > kMostLargePages) return false;
-  for (unsigned i = 0; i < large_page_count; ++i) {
-    if (gva - large_pages[i].gva < large_pages[i].size_bytes) return false;
-  }
-  return true;
-}
-
-void TlbContext::clear_page(std::uint64_t gva) {
-  const unsigned i = index(gva);
-  read[i] = {};
-  write[i] = {};
-  fetch[i] = {};
-  translated[i] = {};
-}
-
 Mmu::Mmu(Hart& hart) : hart_(hart) { update(); }
 
 Mmu::Key Mmu::key_now() const {
@@ -85,20 +55,21 @@ Mmu::Key Mmu::key_now() const {
 
 void Mmu::update() {
   const Key key = key_now();
-  if (current_slot_ != nullptr && current_slot_->valid && current_slot_->key == key) return;
-  ++changes_;
-  Slot* oldest = nullptr;
-  for (const auto& slot : slots_) {
-    if (slot->valid && slot->key == key) return use(*slot);
-    if (oldest == nullptr || !slot->valid || (oldest->valid && slot->last_used < oldest->last_used)) {
-      if (oldest == nullptr || oldest->valid) oldest = slot.get();
-    }
-  }
-  if ((oldest == nullptr || oldest->valid) && slots_.size() < kSlots) {
-    oldest = slots_.emplace_back(std::make_unique<Slot>()).get();
+  if (current_slot_ != nullptr && current_slot_->valid) {
+    const Key& before = current_slot_->key;
+    if (before == key) return;
+    if (before.satp != key.satp || before.fetch_privilege != key.fetch_privilege) ++changes_;
   } else {
-    oldest->tlb.clear();
+    ++changes_;
   }
+  if (Slot* slot = latest_[key.mode()]; slot != nullptr && slot->valid && slot->key == key) return use(*slot);
+  Slot* oldest = slots_.data();
+  for (Slot& slot : slots_) {
+    if (slot.valid && slot.key == key) return use(slot);
+    if (oldest->valid && (!slot.valid || slot.last_used < oldest->last_used)) oldest = &slot;
+  }
+  if (oldest->tlb == nullptr) oldest->tlb = std::make_unique<TlbContext>();
+  oldest->tlb->clear();
   oldest->key = key;
   oldest->valid = true;
   use(*oldest);
@@ -106,40 +77,41 @@ void Mmu::update() {
 
 void Mmu::use(Slot& slot) {
   slot.last_used = ++tick_;
+  latest_[slot.key.mode()] = &slot;
   current_slot_ = &slot;
-  current_ = &slot.tlb;
+  current_ = slot.tlb.get();
 }
 
 void Mmu::flush() {
   ++changes_;
   ++statistics_.flushes;
-  for (const auto& slot : slots_) slot->valid = false;
+  for (Slot& slot : slots_) slot.valid = false;
   // NAPOT with all address bits set, not locked, read, write, execute.
   const HartState& state = hart_.state();
-  pmp_open_ = (state.pmpcfg[0] & 0x9f) == 0x1f && (state.pmpaddr[0] | std::uint64_t{1} << 53) == ~std::uint64_t{0} >> 10;
+  std::size_t first = 0;
+  while (first + 1 < kPmpEntries && bits(state.pmpcfg[first], 4, 3) == 0) ++first;
+  pmp_open_ = (state.pmpcfg[first] & 0x9f) == 0x1f &&
+              (state.pmpaddr[first] | std::uint64_t{1} << 53) == ~std::uint64_t{0} >> 10;
   update();
 }
 
 void Mmu::flush_fetch() {
   ++changes_;
-  for (const auto& slot : slots_) {
-    if (!slot->valid) continue;
-    slot->tlb.fetch.fill({});
-    slot->tlb.translated.fill({});
+  for (Slot& slot : slots_) {
+    if (slot.valid) slot.tlb->clear_fetch();
   }
 }
 
 void Mmu::fence(const std::uint64_t* gva, const std::uint64_t* asid) {
   ++statistics_.flushes;
   ++changes_;
-  for (const auto& slot : slots_) {
-    if (!slot->valid) continue;
-    if (asid != nullptr && bits(slot->key.satp, 59, 44) != (*asid & 0xffff)) continue;
-    // An address in a large page stands for all of its 4 KiB pieces, which share no mark.
-    if (gva != nullptr && slot->tlb.only_small(*gva)) {
-      slot->tlb.clear_page(*gva);
+  for (Slot& slot : slots_) {
+    if (!slot.valid) continue;
+    if (asid != nullptr && bits(slot.key.satp, 59, 44) != (*asid & 0xffff)) continue;
+    if (gva != nullptr) {
+      slot.tlb->clear_page(*gva);
     } else {
-      slot->valid = false;
+      slot.valid = false;
     }
   }
   update();
@@ -152,9 +124,8 @@ std::byte* Mmu::ram(GuestPhysical gpa, unsigned bytes) const {
   return hart_.env().memory.host(gpa, bytes);
 }
 
-bool Mmu::pmp_allows(GuestPhysical gpa, std::uint64_t bytes, Access access, std::uint8_t privilege,
-                     bool* whole) const {
-  if (pmp_open_) return true;
+bool Mmu::pmp_entries_allow(GuestPhysical gpa, std::uint64_t bytes, Access access, std::uint8_t privilege,
+                            bool* whole) const {
   const HartState& state = hart_.state();
   const GuestPhysical page{align_down(gpa.value, kPageSize)};
   // The lowest-numbered entry that matches any byte decides; it must match all bytes (privileged manual,
@@ -194,12 +165,34 @@ bool Mmu::pmp_allows(GuestPhysical gpa, std::uint64_t bytes, Access access, std:
   return privilege == kMachine;
 }
 
+bool Mmu::permits(std::uint64_t value, Access access, std::uint8_t privilege) const {
+  const std::uint64_t status = hart_.state().mstatus;
+  const bool user_page = (value & pte::kU) != 0;
+  if (privilege == kUser && !user_page) return false;
+  if (privilege == kSupervisor && user_page && (access == Access::kFetch || (status & mstatus::kSum) == 0)) return false;
+  switch (access) {
+    case Access::kFetch: return (value & pte::kX) != 0;
+    case Access::kWrite: return (value & pte::kW) != 0;
+    default: return (value & pte::kR) != 0 || ((status & mstatus::kMxr) != 0 && (value & pte::kX) != 0);
+  }
+}
+
+Mmu::Walk Mmu::end_of_walk(std::uint64_t value, unsigned offset_bits, std::uint64_t gva, std::uint8_t privilege) const {
+  const std::uint64_t page_bytes = std::uint64_t{1} << offset_bits;
+  // Svnapot keeps its size in the low bits of the page number.
+  const std::uint64_t frame = align_down(bits(value, 53, 10) << kPageShift, page_bytes);
+  return {{frame | (gva & (page_bytes - 1))},
+          page_bytes,
+          permits(value, Access::kRead, privilege),
+          (value & pte::kD) != 0 && permits(value, Access::kWrite, privilege)};
+}
+
 std::expected<Mmu::Walk, Trap> Mmu::walk(std::uint64_t gva, Access access, std::uint8_t privilege) {
   HartState& state = hart_.state();
   const unsigned mode = static_cast<unsigned>(bits(state.satp, 63, 60));
   if (privilege == kMachine || mode == kBare) {
     // Physical addresses have 56 bits; beyond them nothing answers.
-    return Walk{{gva}, kPageSize};
+    return Walk{{gva}, kPageSize, true, true};
   }
   ++statistics_.walks;
   const Trap fault{page_fault(access), gva};
@@ -207,15 +200,27 @@ std::expected<Mmu::Walk, Trap> Mmu::walk(std::uint64_t gva, Access access, std::
   static_assert(kSv57 - kSv39 + 3 == 5);
   if (sign_extend(gva, 12 + 9 * levels) != gva) return std::unexpected(fault);
 
+  const std::uint64_t wanted = pte::kA | (access == Access::kWrite ? pte::kD : 0);
   GuestPhysical table{bits(state.satp, 43, 0) << kPageShift};
-  for (unsigned level = levels; level-- > 0;) {
+  unsigned level = levels - 1;
+  // A fence forgets the path, as hardware would forget what it keeps of upper levels.
+  TlbContext::Path& path = current_->path(gva);
+  if (path.region == TlbContext::region(gva)) {
+    if (path.level == 0) {
+      level = 0;
+      table = {path.value};
+    } else if ((path.value & wanted) == wanted && permits(path.value, access, privilege)) {
+      return end_of_walk(path.value, 12 + 9 * path.level, gva, privilege);
+    }
+  }
+  for (;;) {
     const GuestPhysical slot = table + bits(gva, 20 + 9 * level, 12 + 9 * level) * 8;
     bool whole = true;
     std::byte* host = pmp_allows(slot, 8, Access::kRead, kSupervisor, &whole) ? ram(slot, 8) : nullptr;
     if (host == nullptr) return std::unexpected(Trap{access_fault(access), gva});
     // An aligned entry inside guest RAM, checked by ram().
     std::atomic_ref<std::uint64_t> entry(*reinterpret_cast<std::uint64_t*>(host));
-    const std::uint64_t value = entry.load(std::memory_order_acquire);
+    std::uint64_t value = entry.load(std::memory_order_acquire);
 
     if ((value & pte::kV) == 0 || (value & (pte::kR | pte::kW)) == pte::kW || (value & pte::kReserved) != 0) {
       return std::unexpected(fault);
@@ -227,59 +232,48 @@ std::expected<Mmu::Walk, Trap> Mmu::walk(std::uint64_t gva, Access access, std::
     const std::uint64_t ppn = bits(value, 53, 10);
     if ((value & (pte::kR | pte::kX)) == 0) {
       // A pointer to the next level: D, A, U, N and PBMT are reserved there.
-      if ((value & (pte::kD | pte::kA | pte::kU | pte::kN | pte::kPbmt)) != 0) return std::unexpected(fault);
+      if (level == 0 || (value & (pte::kD | pte::kA | pte::kU | pte::kN | pte::kPbmt)) != 0) {
+        return std::unexpected(fault);
+      }
       table = {ppn << kPageShift};
+      // Where PMP has a say it is asked at each step.
+      if (--level == 0 && pmp_open_) path = {TlbContext::region(gva), 0, table.value};
       continue;
     }
+    if (!permits(value, access, privilege)) return std::unexpected(fault);
 
-    const bool user_page = (value & pte::kU) != 0;
-    if (privilege == kUser && !user_page) return std::unexpected(fault);
-    if (privilege == kSupervisor && user_page &&
-        (access == Access::kFetch || (state.mstatus & mstatus::kSum) == 0)) {
-      return std::unexpected(fault);
-    }
-    const bool allowed = access == Access::kFetch   ? (value & pte::kX) != 0
-                         : access == Access::kWrite ? (value & pte::kW) != 0
-                                                    : (value & pte::kR) != 0 ||
-                                                          ((state.mstatus & mstatus::kMxr) != 0 &&
-                                                           (value & pte::kX) != 0);
-    if (!allowed) return std::unexpected(fault);
-
-    std::uint64_t offset_bits = 12 + 9 * level;
-    std::uint64_t frame = ppn << kPageShift;
+    unsigned offset_bits = 12 + 9 * level;
     if ((value & pte::kN) != 0) {
       // Svnapot: 64 KiB, encoded as ppn[3:0] = 1000; nothing else is defined.
       if (level != 0 || bits(ppn, 3, 0) != 8) return std::unexpected(fault);
       offset_bits = 16;
-      frame = align_down(frame, std::uint64_t{1} << 16);
-    } else if (!is_aligned(frame, std::uint64_t{1} << offset_bits)) {
+    } else if (!is_aligned(ppn << kPageShift, std::uint64_t{1} << offset_bits)) {
       return std::unexpected(fault);
     }
 
-    const std::uint64_t wanted = pte::kA | (access == Access::kWrite ? pte::kD : 0);
     if ((value & wanted) != wanted) {
       if ((state.menvcfg & envcfg::kAdue) == 0) return std::unexpected(fault);
       if (!pmp_allows(slot, 8, Access::kWrite, kSupervisor, &whole)) {
         return std::unexpected(Trap{access_fault(access), gva});
       }
       std::uint64_t expected = value;
-      if (!entry.compare_exchange_strong(expected, value | wanted)) {
-        ++level;  // somebody changed the entry: read it again
-        continue;
-      }
+      // Somebody may have changed the entry: then it is read again.
+      if (!entry.compare_exchange_strong(expected, value | wanted)) continue;
+      value |= wanted;
     }
-    const std::uint64_t page_bytes = std::uint64_t{1} << offset_bits;
-    return Walk{{frame | (gva & (page_bytes - 1))}, page_bytes};
+    if (level > 0 && pmp_open_) path = {TlbContext::region(gva), level, value};
+    return end_of_walk(value, offset_bits, gva, privilege);
   }
-  return std::unexpected(fault);
 }
 
-std::expected<GuestPhysical, Trap> Mmu::translate(std::uint64_t gva, Access access, unsigned bytes) {
+std::expected<Mmu::Location, Trap> Mmu::locate(std::uint64_t gva, Access access, unsigned bytes) {
   if (const UserSpace* user = hart_.env().user; user != nullptr) {
     if (!user->allows(gva, access)) return std::unexpected(Trap{page_fault(access), gva});
+    std::byte* page = ram({align_down(gva, kPageSize)}, kPageSize);
+    if (page == nullptr) return Location{{gva}, nullptr};
     // Data are accessed without asking: the host's own mappings decide.
-    if (access == Access::kFetch) insert(gva, {gva}, access);
-    return GuestPhysical{gva};
+    if (access == Access::kFetch) insert(gva, page, access, false, false);
+    return Location{{gva}, page + (gva & (kPageSize - 1))};
   }
   const std::uint8_t privilege = access == Access::kFetch ? current_slot_->key.fetch_privilege
                                                           : current_slot_->key.data_privilege;
@@ -290,11 +284,13 @@ std::expected<GuestPhysical, Trap> Mmu::translate(std::uint64_t gva, Access acce
       !pmp_allows(found->gpa, bytes, access, privilege, &whole)) {
     return std::unexpected(Trap{access_fault(access), gva});
   }
+  std::byte* page = ram({align_down(found->gpa.value, kPageSize)}, kPageSize);
+  if (page == nullptr) return Location{found->gpa, nullptr};
   if (whole) {
     if (found->page_bytes > kPageSize) current_->note_large_page(gva, found->page_bytes);
-    insert(gva, found->gpa, access);
+    insert(gva, page, access, pmp_open_ && found->reads, pmp_open_ && found->writes);
   }
-  return found->gpa;
+  return Location{found->gpa, page + (found->gpa.value & (kPageSize - 1))};
 }
 
 std::optional<GuestPhysical> Mmu::look_up(std::uint64_t gva) const {
@@ -318,18 +314,22 @@ std::optional<GuestPhysical> Mmu::look_up(std::uint64_t gva) const {
   return std::nullopt;
 }
 
-void Mmu::insert(std::uint64_t gva, GuestPhysical gpa, Access access) {
+void Mmu::insert(std::uint64_t gva, std::byte* host, Access access, bool reads, bool writes) {
   const std::uint64_t page = align_down(gva, kPageSize);
-  std::byte* host = ram({align_down(gpa.value, kPageSize)}, kPageSize);
-  if (host == nullptr) return;
   const unsigned i = TlbContext::index(gva);
-  // The difference of a host and a guest address, wrapping; adding the guest address gives the host's back.
-  const std::uint64_t addend = reinterpret_cast<std::uintptr_t>(host) - page;
-  switch (access) {
-    case Access::kFetch: current_->fetch[i] = {page, nullptr}; break;
-    case Access::kRead: current_->read[i] = {page, addend}; break;
-    case Access::kWrite: current_->write[i] = {page, addend}; break;
+  current_->mark(i);
+  if (access == Access::kFetch) {
+    current_->fetch[i] = {page, nullptr};
+    return;
   }
+  // The difference of a host and a guest address, wrapping; adding the guest address gives the host's back.
+  const TlbEntry entry{page, reinterpret_cast<std::uintptr_t>(host) - page};
+  const bool write = access == Access::kWrite;
+  TlbEntry& wanted = write ? current_->write[i] : current_->read[i];
+  TlbEntry& other = write ? current_->read[i] : current_->write[i];
+  const bool in_the_way = other.tag != TlbEntry::kEmpty && other.tag != wanted.tag;
+  wanted = entry;
+  if ((write ? reads : writes) && !in_the_way) other = entry;
 }
 
 }  // namespace doppel::riscv

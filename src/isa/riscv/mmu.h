@@ -1,9 +1,8 @@
-// Address translation of one hart: page-table walks (Sv39, Sv48, Sv57), PMP, and the software TLB.
+// Address translation of one hart: page-table walks (Sv39, Sv48, Sv57), PMP, and the pool of TLB contexts.
 //
-// The TLB is a small pool of contexts, one for each combination of address space, privilege and mstatus bits
-// that the hart used lately. Switching between them is a pointer change, so neither a system call nor a
-// change of process flushes anything, and a hit is one comparison. Entries exist only for RAM pages whose
-// permissions hold for the whole page; all else takes the slow path each time.
+// There is a context for each combination of address space, privilege and mstatus bits that the hart used
+// lately. Switching between them is a pointer change, so neither a system call nor a change of process flushes
+// anything, and a hit is one comparison.
 // Belongs to the hart's thread.
 #pragma once
 
@@ -11,9 +10,9 @@
 #include <cstdint>
 #include <expected>
 #include <memory>
-#include <vector>
 #include <optional>
 
+#include "isa/riscv/tlb.h"
 #include "isa/riscv/trap.h"
 #include "memory/address.h"
 
@@ -22,45 +21,6 @@ namespace doppel::riscv {
 class Hart;
 
 enum class Access : std::uint8_t { kFetch, kRead, kWrite };
-
-struct TlbEntry {
-  static constexpr std::uint64_t kEmpty = ~std::uint64_t{0};  // no page-aligned address
-
-  std::uint64_t tag = kEmpty;  // the virtual address of the page
-  std::uint64_t addend = 0;    // host address minus virtual address
-};
-
-// Where instructions of a page come from, and what the engine made of them.
-struct FetchEntry {
-  std::uint64_t tag = TlbEntry::kEmpty;
-  void* code = nullptr;  // the engine's object for the physical page
-};
-
-struct TlbContext {
-  static constexpr unsigned kEntries = 1024;  // of each kind, direct-mapped by virtual page number
-  static unsigned index(std::uint64_t gva) { return (gva >> kPageShift) & (kEntries - 1); }
-
-  std::array<TlbEntry, kEntries> read;
-  std::array<TlbEntry, kEntries> write;
-  std::array<FetchEntry, kEntries> fetch;       // the interpreter's
-  std::array<FetchEntry, kEntries> translated;  // the translator's; a tag stands here only with its page
-  // The large pages that some entries are pieces of. When they are too many, a fence of one address clears
-  // the whole context.
-  struct LargePage {
-    std::uint64_t gva;
-    std::uint64_t size_bytes;
-  };
-  static constexpr unsigned kMostLargePages = 32;
-  std::array<LargePage, kMostLargePages> large_pages;
-  unsigned large_page_count = 0;
-
-  void note_large_page(std::uint64_t gva, std::uint64_t size_bytes);
-  // True when clear_page() alone forgets the translation of gva.
-  bool only_small(std::uint64_t gva) const;
-
-  void clear();
-  void clear_page(std::uint64_t gva);
-};
 
 class Mmu {
  public:
@@ -75,7 +35,16 @@ class Mmu {
   // Translates `gva` for an access of the current mode, walking the tables; sets A and D bits where the hart
   // updates them itself (Svadu). `bytes` stay within the page. On success the page is entered in the TLB
   // where that is possible.
-  std::expected<GuestPhysical, Trap> translate(std::uint64_t gva, Access access, unsigned bytes);
+  struct Location {
+    GuestPhysical gpa;
+    std::byte* host;  // nullptr: not RAM
+  };
+  std::expected<Location, Trap> locate(std::uint64_t gva, Access access, unsigned bytes);
+  std::expected<GuestPhysical, Trap> translate(std::uint64_t gva, Access access, unsigned bytes) {
+    const std::expected<Location, Trap> at = locate(gva, access, bytes);
+    if (!at) return std::unexpected(at.error());
+    return at->gpa;
+  }
 
   // Where `gva` lies for a debugger: in the current mode, whatever the permissions, and without a trace.
   std::optional<GuestPhysical> look_up(std::uint64_t gva) const;
@@ -94,7 +63,7 @@ class Mmu {
   };
   const Statistics& statistics() const { return statistics_; }
 
-  // Counts whatever may make translations found earlier wrong for what runs next.
+  // Counts whatever may make an instruction come from elsewhere than a fetch found earlier.
   std::uint64_t changes() const { return changes_; }
 
  private:
@@ -106,32 +75,47 @@ class Mmu {
     bool sum = false;
     bool mxr = false;
     friend bool operator==(const Key&, const Key&) = default;
+    // All but satp, as a small number.
+    unsigned mode() const { return fetch_privilege | data_privilege << 2 | unsigned{sum} << 4 | unsigned{mxr} << 5; }
   };
+  static constexpr unsigned kModes = 64;
   struct Slot {
     Key key;
     bool valid = false;
     std::uint64_t last_used = 0;
-    TlbContext tlb;
+    std::unique_ptr<TlbContext> tlb;  // made when first needed
   };
   struct Walk {
     GuestPhysical gpa;
     std::uint64_t page_bytes;
+    // Whether the page could be read, or written, likewise without another walk.
+    bool reads, writes;
   };
   static constexpr unsigned kSlots = 16;
 
   Key key_now() const;
   void use(Slot& slot);
   std::expected<Walk, Trap> walk(std::uint64_t gva, Access access, std::uint8_t privilege);
+  // Whether the page-table entry `value`, a leaf, lets its page be accessed so.
+  bool permits(std::uint64_t value, Access access, std::uint8_t privilege) const;
+  Walk end_of_walk(std::uint64_t value, unsigned offset_bits, std::uint64_t gva, std::uint8_t privilege) const;
   // True when PMP lets all of [gpa, gpa + bytes) be accessed so. `whole` is cleared when a region's edge
   // cuts the page around gpa.
-  bool pmp_allows(GuestPhysical gpa, std::uint64_t bytes, Access access, std::uint8_t privilege, bool* whole) const;
-  void insert(std::uint64_t gva, GuestPhysical gpa, Access access);
+  bool pmp_allows(GuestPhysical gpa, std::uint64_t bytes, Access access, std::uint8_t privilege, bool* whole) const {
+    return pmp_open_ || pmp_entries_allow(gpa, bytes, access, privilege, whole);
+  }
+  bool pmp_entries_allow(GuestPhysical gpa, std::uint64_t bytes, Access access, std::uint8_t privilege,
+                         bool* whole) const;
+  // Enters the page of gva, whose bytes are at `host`, for an access; and for loads or stores as well, if those are
+  // allowed and not in the way of another page.
+  void insert(std::uint64_t gva, std::byte* host, Access access, bool reads, bool writes);
 
   Hart& hart_;
-  std::vector<std::unique_ptr<Slot>> slots_;  // at most kSlots, made when first needed
+  std::array<Slot, kSlots> slots_;
+  std::array<Slot*, kModes> latest_{};  // the slot last used for each mode
   Slot* current_slot_ = nullptr;
   TlbContext* current_ = nullptr;
-  bool pmp_open_ = false;  // entry 0 lets everyone do everything, as most firmware sets it up
+  bool pmp_open_ = false;  // the first entry in use lets everyone do everything
   std::uint64_t tick_ = 0;
   std::uint64_t changes_ = 0;
   Statistics statistics_;

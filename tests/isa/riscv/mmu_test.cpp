@@ -29,7 +29,9 @@ struct Walk : testing::TestWithParam<unsigned> {
     machine.set_privilege(Privilege::kSupervisor);
     machine.set_satp(tables.satp());
   }
+  // A walk from the root.
   std::string attempt(u64 gva, Access access = Access::kRead, unsigned bytes = 1) {
+    machine.hart.mmu().fence(nullptr, nullptr);
     const auto gpa = machine.hart.mmu().translate(gva, access, bytes);
     return gpa ? mapped(gpa->value) : fmt::format("cause {} at {:#x}", static_cast<int>(gpa.error().cause), gpa.error().value);
   }
@@ -312,6 +314,91 @@ TEST_F(Tlb, HitsNeedNoWalk) {
   EXPECT_EQ(look(), 0u);
   const u64 walks = machine.hart.mmu().statistics().walks;
   for (int i = 0; i < 10; ++i) EXPECT_EQ(look(), 0u);
+  EXPECT_EQ(machine.hart.mmu().statistics().walks, walks);
+}
+
+// What the hart keeps of upper levels is forgotten as well.
+TEST_F(Tlb, FencesMakeNewTablesSeen) {
+  constexpr u64 kOther = kPage + 0x1000;  // in the same table
+  for (const std::string fence : {"sfence.vma zero, zero", "sfence.vma s0, zero", "sfence.vma zero, s2"}) {
+    machine.x(18) = 1;
+    tables.map(kPage, kData + 0x1000, pte::kAll);
+    tables.map(kOther, kData + 0x2000, pte::kAll);
+    machine.run("sfence.vma zero, zero");
+    machine.x(8) = kPage;
+    EXPECT_EQ(look(), 1u);
+    // Another table, then a large page, then nothing in the place of the table.
+    const u64 pointer = tables.entry(kPage, 1);
+    const u64 table = machine.peek(pointer);
+    const u64 copy = kData + 0x20000;
+    machine.poke(copy + bits(kPage, 20, 12) * 8, pte::leaf(kData + 0x3000, pte::kAll));
+    machine.poke(copy + bits(kOther, 20, 12) * 8, pte::leaf(kData + 0x4000, pte::kAll));
+    machine.poke(pointer, pte::leaf(copy, pte::kV));
+    machine.run(fence);
+    EXPECT_EQ(look(), 3u) << fence;
+    machine.x(8) = kOther;
+    machine.run(fence);
+    EXPECT_EQ(look(), 4u) << fence;
+    machine.poke(pointer, pte::leaf(kRam, pte::kAll));
+    machine.run(fence);
+    EXPECT_EQ(look(), machine.peek(kRam + bits(kOther, 20, 0))) << fence;
+    machine.poke(pointer, pte::leaf(kRam, pte::kV | pte::kX | pte::kA));
+    machine.run(fence);
+    EXPECT_EQ(look(), std::nullopt) << fence;
+    machine.poke(pointer, u64{0});
+    machine.run(fence);
+    EXPECT_EQ(look(), std::nullopt) << fence;
+    machine.poke(pointer, table);
+  }
+}
+
+// Entries that were not valid are never kept (Svvptc).
+TEST_F(Tlb, EntriesThatBecomeValidNeedNoFence) {
+  tables.map(kPage, kData, pte::kAll);
+  EXPECT_EQ(look(), 0u);
+  machine.x(8) = kPage + 0x1000;
+  EXPECT_EQ(look(), std::nullopt);
+  tables.map(kPage + 0x1000, kData + 0x1000, pte::kAll);
+  EXPECT_EQ(look(), 1u);
+  const u64 pointer = tables.entry(kPage, 1);
+  const u64 table = machine.peek(pointer);
+  machine.poke(pointer, u64{0});
+  machine.run("sfence.vma zero, zero");
+  EXPECT_EQ(look(), std::nullopt);
+  machine.poke(pointer, table);
+  EXPECT_EQ(look(), 1u);
+}
+
+// A fence of one address leaves what lies elsewhere, however many large pages are in use.
+TEST_F(Tlb, FencesOfOneAddressAreCheap) {
+  constexpr u64 kLarge = u64{1} << 35;
+  for (u64 i = 0; i < 100; ++i) tables.map(kLarge + i * 0x20'0000, kRam, pte::kAll, 1);
+  tables.map(kPage, kData + 0x1000, pte::kAll);
+  const auto look_at = [&](u64 gva) {
+    machine.x(8) = gva;
+    return look();
+  };
+  EXPECT_EQ(look_at(kPage), 1u);
+  for (u64 i = 0; i < 100; ++i) look_at(kLarge + i * 0x20'1000);
+  const u64 walks = machine.hart.mmu().statistics().walks;
+  machine.x(9) = kPage;
+  machine.run("sfence.vma s1, zero");
+  for (u64 i = 50; i < 100; ++i) look_at(kLarge + i * 0x20'1000);
+  EXPECT_EQ(machine.hart.mmu().statistics().walks, walks);
+  // But for its own page, all pieces of it.
+  machine.poke(tables.entry(kLarge, 1), u64{0});
+  machine.x(9) = kLarge + 0x12'3000;
+  machine.run("sfence.vma s1, zero");
+  EXPECT_EQ(look_at(kLarge), std::nullopt);
+}
+
+// One walk does for loads and stores, where both are allowed and nothing is left to be marked.
+TEST_F(Tlb, LoadsAndStoresShareAWalk) {
+  tables.map(kPage, kData, pte::kAll);
+  EXPECT_EQ(look(), 0u);
+  const u64 walks = machine.hart.mmu().statistics().walks;
+  EXPECT_EQ(machine.run("sd s0, 0(s0); ld a0, 0(s0)"), std::nullopt);
+  EXPECT_EQ(machine.a(0), kPage);
   EXPECT_EQ(machine.hart.mmu().statistics().walks, walks);
 }
 

@@ -1,0 +1,71 @@
+#include "isa/riscv/tlb.h"
+
+#include <algorithm>
+#include <bit>
+
+#include "base/bits.h"
+
+namespace doppel::riscv {
+
+void TlbContext::clear() {
+  for (std::uint64_t groups = filled; groups != 0; groups &= groups - 1) {
+    const unsigned first = static_cast<unsigned>(std::countr_zero(groups)) * kGroup;
+    std::fill_n(&read[first], kGroup, TlbEntry{});
+    std::fill_n(&write[first], kGroup, TlbEntry{});
+    std::fill_n(&fetch[first], kGroup, FetchEntry{});
+    std::fill_n(&translated[first], kGroup, FetchEntry{});
+  }
+  filled = 0;
+  paths.fill({});
+  for (std::size_t i = 0; i < kLargeShifts.size(); ++i) {
+    if (!any_large[i]) continue;
+    any_large[i] = false;
+    large[i].reset();
+  }
+}
+
+void TlbContext::clear_fetch() {
+  for (std::uint64_t groups = filled; groups != 0; groups &= groups - 1) {
+    const unsigned first = static_cast<unsigned>(std::countr_zero(groups)) * kGroup;
+    std::fill_n(&fetch[first], kGroup, FetchEntry{});
+    std::fill_n(&translated[first], kGroup, FetchEntry{});
+  }
+}
+
+void TlbContext::note_large_page(std::uint64_t gva, std::uint64_t size_bytes) {
+  const auto shift = static_cast<unsigned>(std::countr_zero(size_bytes));
+  const auto which = static_cast<std::size_t>(std::ranges::find(kLargeShifts, shift) - kLargeShifts.begin());
+  any_large[which] = true;
+  large[which].set(hash(gva >> shift));
+}
+
+void TlbContext::clear_entry(unsigned index) {
+  read[index] = {};
+  write[index] = {};
+  fetch[index] = {};
+  translated[index] = {};
+}
+
+void TlbContext::clear_page(std::uint64_t gva) {
+  clear_entry(index(gva));
+  if (Path& known = path(gva); known.region == region(gva)) known = {};
+  for (std::size_t i = 0; i < kLargeShifts.size(); ++i) {
+    if (!any_large[i] || !large[i].test(hash(gva >> kLargeShifts[i]))) continue;
+    const std::uint64_t size_bytes = std::uint64_t{1} << kLargeShifts[i];
+    clear_range(align_down(gva, size_bytes), size_bytes);
+  }
+}
+
+void TlbContext::clear_range(std::uint64_t start, std::uint64_t size_bytes) {
+  for (unsigned i = 0; i < kEntries; ++i) {
+    if (read[i].tag - start < size_bytes) read[i] = {};
+    if (write[i].tag - start < size_bytes) write[i] = {};
+    if (fetch[i].tag - start < size_bytes) fetch[i] = {};
+    if (translated[i].tag - start < size_bytes) translated[i] = {};
+  }
+  for (Path& known : paths) {
+    if ((known.region << kRegionShift) - start < size_bytes) known = {};
+  }
+}
+
+}  // namespace doppel::riscv

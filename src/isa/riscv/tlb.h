@@ -1,0 +1,81 @@
+// The software TLB of one hart for one combination of address space, privilege and mstatus bits.
+//
+// Arrays, direct-mapped by virtual page number, that the engines look into by themselves; and what makes misses
+// cheap: where page walks ended of late. Entries exist only for RAM pages whose permissions hold for the whole
+// page; all else takes the slow path each time.
+// Belongs to the hart's thread.
+#pragma once
+
+#include <array>
+#include <bitset>
+#include <cstdint>
+
+#include "memory/address.h"
+
+namespace doppel::riscv {
+
+struct TlbEntry {
+  static constexpr std::uint64_t kEmpty = ~std::uint64_t{0};  // no page-aligned address
+
+  std::uint64_t tag = kEmpty;  // the virtual address of the page
+  std::uint64_t addend = 0;    // host address minus virtual address
+};
+
+// Where instructions of a page come from, and what the engine made of them.
+struct FetchEntry {
+  std::uint64_t tag = TlbEntry::kEmpty;
+  void* code = nullptr;  // the engine's object for the physical page
+};
+
+struct TlbContext {
+  static constexpr unsigned kEntries = 1024;  // of each kind
+  static unsigned index(std::uint64_t gva) { return (gva >> kPageShift) & (kEntries - 1); }
+
+  std::array<TlbEntry, kEntries> read;
+  std::array<TlbEntry, kEntries> write;
+  std::array<FetchEntry, kEntries> fetch;       // the interpreter's
+  std::array<FetchEntry, kEntries> translated;  // the translator's; a tag stands here only with its page
+
+  // To be called before an entry at `index` is filled, of whatever kind.
+  void mark(unsigned index) { filled |= std::uint64_t{1} << (index / kGroup); }
+
+  // Where the walk for 2 MiB of addresses ends: in a table of 4 KiB pages, or at a large page.
+  struct Path {
+    std::uint64_t region = TlbEntry::kEmpty;  // address / 2 MiB
+    unsigned level = 0;                       // of the large page; 0: there is a table
+    std::uint64_t value = 0;                  // the large page's entry, or the table's guest-physical address
+  };
+  Path& path(std::uint64_t gva) { return paths[gva >> kRegionShift & (kPaths - 1)]; }
+  static std::uint64_t region(std::uint64_t gva) { return gva >> kRegionShift; }
+
+  // Some entries are about to be pieces of the page of `size_bytes` around gva. A fence of one address must
+  // forget all pieces of a page.
+  void note_large_page(std::uint64_t gva, std::uint64_t size_bytes);
+
+  void clear();
+  void clear_fetch();
+  // Forgets the translation of gva, and with it that of all of its page, whatever its size.
+  void clear_page(std::uint64_t gva);
+
+  // --- What these functions keep. Public, since offsets of the arrays are needed.
+
+  // Entries are cleared in groups, those only that may be filled.
+  static constexpr unsigned kGroup = kEntries / 64;
+  static constexpr unsigned kRegionShift = 21;
+  static constexpr std::size_t kPaths = 64;
+  // Sizes of large pages: 64 KiB (Svnapot), then each level's. Of each a set of hashes: a page may be taken for
+  // large that is not, never the other way round.
+  static constexpr std::array<unsigned, 5> kLargeShifts{16, 21, 30, 39, 48};
+  static constexpr std::size_t kHashes = 1024;
+  static std::size_t hash(std::uint64_t number) { return number * 0x9e37'79b9'7f4a'7c15 >> 54; }
+
+  void clear_entry(unsigned index);
+  void clear_range(std::uint64_t start, std::uint64_t size_bytes);
+
+  std::uint64_t filled = 0;  // by group
+  std::array<Path, kPaths> paths;
+  std::array<std::bitset<kHashes>, kLargeShifts.size()> large;
+  std::array<bool, kLargeShifts.size()> any_large{};
+};
+
+}  // namespace doppel::riscv
