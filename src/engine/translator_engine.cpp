@@ -112,6 +112,7 @@ TranslatorEngine::TranslatorEngine(riscv::Hart& hart, std::shared_ptr<CodeCache>
       hart_(hart),
       state_(hart.state()),
       mmu_(hart.mmu()),
+      decoder_(hart.isa()),
       interpreter_(hart),
       cache_(std::move(cache)),
       runner_(*cache_),
@@ -178,7 +179,14 @@ riscv::Exit TranslatorEngine::run(std::uint64_t budget) {
         site = reinterpret_cast<const void*>(state_.frame.exit_site);
         ++links_;
         break;
-      case x64::ExitReason::kStep: step(); break;
+      case x64::ExitReason::kStep:
+        // Floating-point code that found the host closed runs once it is open.
+        if (!floating_wanted_ && state_.host_can_compute() && computes(known_here())) {
+          floating_wanted_ = true;
+        } else {
+          step();
+        }
+        break;
       case x64::ExitReason::kSpent:
         // A block longer than what is left of the budget must not hang the loop.
         if (state_.frame.budget == slice) {
@@ -207,8 +215,9 @@ void TranslatorEngine::enter(const std::byte* code) {
     state_.frame.tlb = &mmu_.tlb();
     state_.frame.page = align_down(state_.pc, kPageSize);
   }
-  if (state_.floating_gate == 0) open_floating();
+  if (floating_wanted_) open_floating();
   enter_(&state_, code);
+  floating_wanted_ = floating_open_;
   close_floating();
   if (flat()) runner_.end();
 }
@@ -227,7 +236,12 @@ const std::byte* TranslatorEngine::find(const void* site) {
     *entry = {tag, entries};
     site = nullptr;  // a link stays within its page, which is another one now
   }
-  return cache_->find(*entries, static_cast<unsigned>(pc & (kPageSize - 1)), site);
+  const unsigned offset = static_cast<unsigned>(pc & (kPageSize - 1));
+  if (const std::uint32_t known = entries->code[offset / 2]; known != 0 && site == nullptr) {
+    ++found_;
+    return cache_->code() + known;
+  }
+  return cache_->find(*entries, offset, site);
 }
 
 void TranslatorEngine::note_running() {
@@ -241,7 +255,7 @@ riscv::FetchEntry& TranslatorEngine::fetch_entry() {
   return mmu_.tlb().translated[TlbContext::index(state_.pc)];
 }
 
-void TranslatorEngine::step() {
+std::uint32_t TranslatorEngine::known_here() {
   std::uint32_t raw = 0;
   if (flat()) {
     const FlatMemory& memory = hart_.env().user->flat();
@@ -249,15 +263,25 @@ void TranslatorEngine::step() {
     const bool known = memory.contains(state_.pc, 4) && hart_.env().user->allows(state_.pc, riscv::Access::kFetch) &&
                        guarded_read(memory.host(state_.pc), 4, bytes) == 0;
     if (known) raw = static_cast<std::uint32_t>(bytes);
-    // System calls are what programs leave translated code for.
-    constexpr std::uint32_t kEcall = 0x73;
-    if (raw == kEcall && state_.pc % kPageSize + 4 <= kPageSize) {
-      return hart_.take_trap({riscv::Exception::kUserCall}, state_.pc);
-    }
   } else if (const riscv::FetchEntry& entry = fetch_entry(); entry.tag == align_down(state_.pc, kPageSize)) {
     const std::size_t offset = state_.pc & (kPageSize - 1);
     const std::byte* source = CodeCache::source(*static_cast<CodeCache::Entries*>(entry.code));
     std::memcpy(&raw, source + offset, std::min<std::size_t>(4, kPageSize - offset));
+  }
+  return riscv::instruction_bytes(static_cast<std::uint16_t>(raw)) == 2 ? raw & 0xffff : raw;
+}
+
+bool TranslatorEngine::computes(std::uint32_t raw) const {
+  const riscv::Decoded decoded = decoder_.decode(raw);
+  return decoded.row != riscv::kIllegal && riscv::rows()[decoded.row].traits.floating_point;
+}
+
+void TranslatorEngine::step() {
+  const std::uint32_t raw = known_here();
+  // System calls are what programs leave translated code for.
+  constexpr std::uint32_t kEcall = 0x73;
+  if (flat() && raw == kEcall && state_.pc % kPageSize + 4 <= kPageSize) {
+    return hart_.take_trap({riscv::Exception::kUserCall}, state_.pc);
   }
   step(raw);
 }
@@ -265,7 +289,6 @@ void TranslatorEngine::step() {
 void TranslatorEngine::step(std::uint32_t raw) {
   ++steps_;
   const std::size_t bytes = raw == 0 ? 0 : riscv::instruction_bytes(static_cast<std::uint16_t>(raw));
-  if (bytes == 2) raw &= 0xffff;
   // What straddles two pages, or lies in none that is known, has to be fetched.
   if (bytes == 0 || state_.pc % kPageSize + bytes > kPageSize) return interpreter_.step();
   interpreter_.step(raw);
@@ -298,7 +321,9 @@ bool TranslatorEngine::recover_fault(ucontext_t& context) {
 }
 
 void TranslatorEngine::open_floating() {
+  if (!state_.host_can_compute()) return;
   floating_open_ = true;
+  state_.frame.floating_closed = 0;
   // frm's first four modes in MXCSR's coding: nearest 0, down 1, up 2, zero 3.
   constexpr std::array<unsigned, 4> kModes{0, 3, 1, 2};
   _mm_setcsr(kMaskedExceptions | kModes[state_.frm & 3] << kRoundingShift);
@@ -307,6 +332,7 @@ void TranslatorEngine::open_floating() {
 void TranslatorEngine::close_floating() {
   if (!floating_open_) return;
   floating_open_ = false;
+  state_.frame.floating_closed = 1;
   const unsigned flags = _mm_getcsr();
   _mm_setcsr(kMaskedExceptions);
   // MXCSR: IE 0, DE 1, ZE 2, OE 3, UE 4, PE 5; fflags: NX 0, UF 1, OF 2, DZ 3, NV 4.
@@ -369,6 +395,7 @@ x64::SlowResult TranslatorEngine::slow_step(void*, std::uint64_t, std::uint64_t 
   HartState& state = self.state_;
   const std::uint64_t pc = state.frame.page + x64::slow_page_offset(access);
   const std::uint64_t changes = self.mmu_.changes();
+  const bool computing = self.floating_open_;
   self.close_floating();
   state.pc = pc;
   state.instructions = self.slice_end_ - static_cast<std::uint64_t>(state.frame.budget) - x64::slow_unretired(access);
@@ -380,7 +407,7 @@ x64::SlowResult TranslatorEngine::slow_step(void*, std::uint64_t, std::uint64_t 
     state.frame.budget += x64::slow_unretired(access) - (retired ? 1 : 0);
     if (self.hart_.attention()) return {0, Resume::kLeave};
   }
-  if (state.floating_gate == 0) self.open_floating();
+  if (computing && in_sequence) self.open_floating();
   if (!self.flat()) state.frame.tlb = &self.mmu_.tlb();
   return {0, in_sequence ? Resume::kHere : Resume::kJump};
 }
@@ -394,7 +421,7 @@ EngineStatistics TranslatorEngine::statistics() const {
   statistics.regions_translated = cache.regions;
   statistics.translate_seconds = cache.seconds;
   statistics.code_bytes = cache.code_bytes;
-  statistics.cache_hits = cache.lookups - cache.blocks;
+  statistics.cache_hits = found_ + cache.lookups - cache.blocks;
   statistics.cache_misses = cache.blocks;
   statistics.cache_evicted = cache.evictions;
   statistics.cache_invalidated = cache.invalidated;

@@ -51,10 +51,13 @@ class TranslatorEngine final : public Engine {
   // Runs `code` until it comes back.
   void enter(const std::byte* code);
   riscv::FetchEntry& fetch_entry();  // where the TLB may hold state.pc's page
+  std::uint32_t known_here();  // the encoding at state.pc, or what its page has of it; 0 where nothing is known
+  bool computes(std::uint32_t raw) const;  // is a floating-point instruction
   void step();
   void step(std::uint32_t raw);  // the encoding of the instruction at state.pc, as far as it is known
-  // MXCSR holds the guest's rounding mode and accrued flags only while floating-point code may run.
-  void open_floating();
+  // MXCSR holds the guest's rounding mode and accrued flags only while floating-point code may run. That is opened when
+  // some comes along, since most code has none.
+  void open_floating();  // unless mstatus.FS or frm forbids
   void close_floating();
 
   static x64::SlowResult slow_read(void* state, std::uint64_t address, std::uint64_t value, std::uint64_t access);
@@ -66,15 +69,18 @@ class TranslatorEngine final : public Engine {
   riscv::Hart& hart_;
   riscv::HartState& state_;
   riscv::Mmu& mmu_;
+  riscv::Decoder decoder_;
   riscv::Interpreter interpreter_;
   std::shared_ptr<CodeCache> cache_;
   CodeCache::Runner runner_;
   CodeCache::EnterFunction enter_;
   std::uint64_t code_age_ = 0;  // of the cache when find() last gave code
   bool floating_open_ = false;
+  bool floating_wanted_ = false;  // by what runs next
   std::uint64_t slice_end_ = 0;  // state.instructions when the slice's budget is zero
   std::uint64_t steps_ = 0;
   std::uint64_t links_ = 0;
+  std::uint64_t found_ = 0;  // without asking the cache
 };
 
 }  // namespace doppel

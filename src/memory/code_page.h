@@ -3,6 +3,7 @@
 #pragma once
 
 #include <array>
+#include <bit>
 #include <cstddef>
 #include <cstdint>
 
@@ -12,20 +13,38 @@ namespace doppel {
 
 class CodePage {
  public:
-  // Copies the page at `host`, which is page-aligned guest RAM.
-  void copy(const std::byte* host) {
-    for (std::size_t i = 0; i < kWords; ++i) words_[i] = load(host, i);
+  // A page's lines of 64 bytes, as a set of bits, lowest first.
+  using Lines = std::uint64_t;
+  static constexpr Lines kAllLines = ~Lines{0};
+  // The lines that [offset, end) touches, within the page.
+  static constexpr Lines lines_of(std::size_t offset, std::size_t end) {
+    const Lines from = kAllLines << offset / kLineBytes;
+    return end > kPageSize - kLineBytes ? from : from & ~(kAllLines << (end + kLineBytes - 1) / kLineBytes);
   }
-  bool same(const std::byte* host) const {
-    std::uint64_t difference = 0;
-    for (std::size_t i = 0; i < kWords; ++i) difference |= words_[i] ^ load(host, i);
-    return difference == 0;
+
+  // Copies of the page at `host`, which is page-aligned guest RAM, these lines.
+  void copy(const std::byte* host, Lines lines = kAllLines) {
+    for (; lines != 0; lines &= lines - 1) {
+      const std::size_t first = static_cast<std::size_t>(std::countr_zero(lines)) * kLineWords;
+      for (std::size_t i = first; i < first + kLineWords; ++i) words_[i] = load(host, i);
+    }
+  }
+  bool same(const std::byte* host, Lines lines = kAllLines) const {
+    for (; lines != 0; lines &= lines - 1) {
+      const std::size_t first = static_cast<std::size_t>(std::countr_zero(lines)) * kLineWords;
+      std::uint64_t difference = 0;
+      for (std::size_t i = first; i < first + kLineWords; ++i) difference |= words_[i] ^ load(host, i);
+      if (difference != 0) return false;
+    }
+    return true;
   }
   // A page of std::uint64_t is readable as bytes.
   const std::byte* bytes() const { return reinterpret_cast<const std::byte*>(words_.data()); }
 
  private:
   static constexpr std::size_t kWords = kPageSize / sizeof(std::uint64_t);
+  static constexpr std::size_t kLineBytes = kPageSize / 64;
+  static constexpr std::size_t kLineWords = kLineBytes / sizeof(std::uint64_t);
 
   // `host` is aligned for words.
   static std::uint64_t load(const std::byte* host, std::size_t index) {

@@ -49,6 +49,8 @@ struct CodeCache::Page {
     CodePage source;
     const std::byte* host = nullptr;
     std::uint64_t generation = 0;  // of the last comparison with memory
+    CodePage::Lines used = 0;      // that blocks were made of
+    bool others_stale = false;     // the other lines may be older than that comparison
   };
   std::unique_ptr<Paged> paged;
 };
@@ -120,11 +122,14 @@ CodeCache::Statistics CodeCache::statistics() const {
 }
 
 CodeCache::Page& CodeCache::page_at(std::uint64_t base) {
+  Page*& recent = recent_[(base >> kPageShift) % recent_.size()];
+  if (recent != nullptr && recent->base == base) return *recent;
   std::unique_ptr<Page>& slot = pages_[base >> kPageShift];
   if (slot == nullptr) {
     slot = std::make_unique<Page>();
     slot->base = base;
   }
+  recent = slot.get();
   return *slot;
 }
 
@@ -138,17 +143,21 @@ CodeCache::Entries& CodeCache::page(GuestPhysical gpa, const std::byte* host) {
   }
   Page::Paged& paged = *page.paged;
   if (paged.generation == generation_) return paged.entries;
-  if (paged.generation == 0 || !paged.source.same(host)) {
+  if (paged.generation == 0 || !paged.source.same(host, paged.used)) {
     if (paged.generation != 0) ++statistics_.invalidated;
     drop_blocks(page);
-    paged.source.copy(host);
+    paged.used = 0;
   }
+  paged.others_stale = true;
   paged.generation = generation_;
   return paged.entries;
 }
 
 std::span<const std::byte> CodeCache::source(Page& page) {
-  if (page.paged != nullptr) return {page.paged->source.bytes(), kPageSize};
+  if (Page::Paged* paged = page.paged.get(); paged != nullptr) {
+    if (std::exchange(paged->others_stale, false)) paged->source.copy(paged->host, ~paged->used);
+    return {paged->source.bytes(), kPageSize};
+  }
   fetched_.resize(kPageSize + 2);
   return std::span(fetched_).first(guest_.fetch(page.base, fetched_));
 }
@@ -201,6 +210,7 @@ bool CodeCache::translate(Page& page, unsigned offset, Block& block) {
   const std::optional<std::uint32_t> at = add(emitted);
   if (!at) return false;
   block.code = *at;
+  note_use(page, offset, block_);
   if (page.paged != nullptr) page.paged->entries.code[offset / 2] = *at;
   ++statistics_.blocks;
   statistics_.guest_instructions += block_.origins.size();
@@ -208,6 +218,13 @@ bool CodeCache::translate(Page& page, unsigned offset, Block& block) {
     on_translation({lifted, block_, {memory_.code() + *at, emitted.bytes.size()}, address, false});
   }
   return true;
+}
+
+void CodeCache::note_use(Page& page, std::size_t offset, const ir::Block& block) {
+  if (page.paged == nullptr) return;
+  // One that could not be lifted was looked at as well.
+  constexpr std::size_t kLongest = 4;
+  page.paged->used |= CodePage::lines_of(offset, offset + block.guest_bytes + kLongest);
 }
 
 std::optional<std::uint32_t> CodeCache::add(const x64::EmittedCode& emitted) {
@@ -282,6 +299,7 @@ void CodeCache::invalidate(std::uint64_t address, std::uint64_t size_bytes) {
     }
     if (!page.blocks.empty()) ++statistics_.invalidated;
     drop_blocks(page);
+    if (Page*& recent = recent_[at->first % recent_.size()]; recent == &page) recent = nullptr;
     at = pages_.erase(at);
   }
 }
@@ -325,6 +343,7 @@ void CodeCache::note_running(Page& page, unsigned offset, std::uint8_t hot_after
   block.heat = kDecided;
   if (!region) return;
   for (const ir::Block& part : region->blocks) check(part);
+  for (const x64::PlacedBlock& part : region->parts) note_use(page, part.address % kPageSize, part.block);
   const x64::EmittedCode emitted = compiler_.compile_region(region->parts, region->pins);
   const std::optional<std::uint32_t> at = add(emitted);
   if (!at) return;
@@ -349,6 +368,7 @@ void CodeCache::clear(const Runner* caller) {
   }
   if (guest_.on_clear) guest_.on_clear();
   pages_.clear();
+  recent_.fill(nullptr);
   sites_.clear();
   const std::lock_guard lock(fault_mutex_);
   faults_.clear();

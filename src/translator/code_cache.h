@@ -177,6 +177,7 @@ class CodeCache {
   std::span<const std::byte> source(Page& page);
   const std::byte* find(Page& page, unsigned offset, const void* site);
   bool translate(Page& page, unsigned offset, Block& block);
+  void note_use(Page& page, std::size_t offset, const ir::Block& block);  // code was made of it
   void note_running(Page& page, unsigned offset, std::uint8_t hot_after);
   void link(Block& block, const void* site);
   // From now on whoever goes to the block comes to `code`.
@@ -195,6 +196,7 @@ class CodeCache {
 
   mutable std::mutex mutex_;
   std::unordered_map<std::uint64_t, std::unique_ptr<Page>> pages_;  // by page number
+  std::array<Page*, 1024> recent_{};                                // of pages_, by the number's low bits
   std::vector<Site> sites_;                                         // by `at`
   std::vector<Runner*> runners_;
   std::uint64_t generation_ = 1;

@@ -44,7 +44,7 @@ inline const std::map<std::uint64_t, std::string>& names_in_state() {
     DOPPEL_NAME(scause)
     DOPPEL_NAME(stval)
     DOPPEL_NAME(interrupt_waiting)
-    DOPPEL_NAME(floating_gate)
+    map[offsetof(HartState, frame) + offsetof(isa::CodeFrame, floating_closed)] = "floating_closed";
 #undef DOPPEL_NAME
     const x64::StateOffsets o = TranslatorEngine::state_offsets();
     for (const auto& [offset, name] :

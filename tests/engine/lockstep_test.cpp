@@ -119,6 +119,54 @@ TEST(Lockstep, ZeroesCacheBlocks) {
   }
 }
 
+// After FENCE.I new code is seen in a page of which some has run, whether it lies beside that or in its place.
+TEST(Lockstep, CodeBesideOtherCodeChanges) {
+  for (const unsigned offset : {0u, 4u, 0x3cu, 0x40u, 0x100u}) {
+    const std::string source = fmt::format(R"(
+          li s0, {0:#x}; li s1, 3; li t1, 0x00150513; jalr ra, 0(s0)
+    loop: sw t1, {1}(s0); fence.i; jalr ra, 0(s0); jalr ra, {1}(s0); slli t2, s1, 20; add t1, t1, t2
+          addi s1, s1, -1; bne s1, zero, loop)", kData + 0x200, offset);
+    Scenario scenario = scenario_of(source, 400);
+    for (u64 at = 0; at < kPageSize; at += 4) scenario.contents.poke(kData + at, std::uint32_t{0x00008067});  // ret
+    for (const unsigned at : {0u, 4u, 0x3cu, 0x40u, 0x100u}) {
+      scenario.contents.poke(kData + 0x200 + at, std::uint32_t{0x00350513});  // addi a0, a0, 3
+    }
+    EXPECT_EQ(compare_engines(scenario), "") << offset;
+  }
+}
+
+// Floating-point instructions may be allowed and forbidden at any place, and mean what they mean.
+TEST(Lockstep, FloatingPointComesAndGoes) {
+  for (const char* change : {"csrrc t0, sstatus, s0", "csrrw zero, sstatus, zero", "csrrc zero, sstatus, s0",
+                             "csrrw zero, sstatus, s1", "csrrs t0, sstatus, s0", "csrrwi zero, frm, 4",
+                             "csrrwi zero, frm, 7", "csrrwi zero, frm, 1"}) {
+    for (const char* back : {"", "csrrs t1, sstatus, s0", "csrrw zero, sstatus, s0", "csrrwi zero, frm, 0"}) {
+      Scenario scenario = scenario_of(fmt::format(R"(
+          li s0, 0x6000; li s1, 0x2000; li t1, 3; fcvt.d.l ft0, t1; li t1, 7; fcvt.d.l ft1, t1
+          fdiv.d ft2, ft0, ft1; {}; ld t2, 0(s2); fdiv.d ft2, ft2, ft1
+          ld t2, 0(s3); {}; fmul.d ft3, ft2, ft0; csrrs a4, fflags, zero)", change, back));
+      riscv::HartState& state = scenario.contents.state;
+      state.privilege = riscv::Privilege::kSupervisor;
+      state.x[18] = kData + 0x3000;
+      state.x[19] = kData + 0x5000;
+      EXPECT_EQ(compare_engines(scenario), "") << change << "; " << back;
+    }
+  }
+}
+
+// SC without a reservation fails, and touches nothing.
+TEST(Lockstep, StoresWithoutAReservation) {
+  for (const char* store : {"sc.d a4, a5, (s0)", "sc.d zero, a5, (s0)", "sc.w s0, a5, (s0)"}) {
+    for (const char* before : {"", "lr.d a4, (s0)", "lr.w a4, (s0)", "lr.d a4, (a0)"}) {
+      for (const u64 address : {kData + 8, kData + 12, kData + 2, u64{0}, kDevice}) {
+        Scenario scenario = scenario_of(fmt::format("li s0, {:#x}; {}; addi a3, a3, 1; {}; addi a3, a3, 1; {}",
+                                                    address, before, store, store));
+        EXPECT_EQ(compare_engines(scenario), "") << before << "; " << store << " at " << address;
+      }
+    }
+  }
+}
+
 // An interrupt that waits is taken right after the instruction that allows it, whichever that is.
 TEST(Lockstep, InterruptsAreTakenAtOnce) {
   constexpr u64 kSupervisorExternal = u64{1} << 9;

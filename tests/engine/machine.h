@@ -150,7 +150,6 @@ class Machine {
     clock_.pause();
     clock_.set(0);
     hart_.state() = contents.state;
-    hart_.state().update_floating_gate();
     hart_.mmu().flush();
     hart_.wake();
     engine_ = make_engine(kind, hart_).value();
@@ -187,7 +186,6 @@ inline std::string differences(const Machine& a, const Machine& b) {
   DOPPEL_COMPARE(privilege);
   DOPPEL_COMPARE(fflags);
   DOPPEL_COMPARE(frm);
-  DOPPEL_COMPARE(floating_gate);
   DOPPEL_COMPARE(mstatus);
   DOPPEL_COMPARE(medeleg);
   DOPPEL_COMPARE(mideleg);

@@ -23,6 +23,9 @@ struct CodeFrame {
   std::int64_t budget = 0;           // guest instructions that may still run; in a register while code runs
   std::uint64_t exit_reason = 0;     // an x64::ExitReason, set on leaving
   std::uint64_t exit_site = 0;       // which link, for kLink
+  // Nonzero while floating-point code must leave for a step, by which the engine either makes the host's rounding
+  // and flags the guest's, or runs what the host cannot.
+  std::uint64_t floating_closed = 1;
   void* stack = nullptr;             // the host's stack pointer as the dispatcher left it
   // Where values of a block go that find no register. More than the longest block can keep alive.
   static constexpr unsigned kSlots = 512;

@@ -48,7 +48,6 @@ CsrEffect write_status(Hart& hart, u64 value, u64 fields) {
   status = (status & ~fields) | (value & fields);
   // MPP is WARL: 2 is no privilege.
   if (bits(status, 12, 11) == 2) status = with_bits(status, 12, 11, bits(before, 12, 11));
-  hart.state().update_floating_gate();
   return CsrEffect::kBoth;
 }
 
@@ -153,7 +152,6 @@ u64 misa_of(const Hart& hart, unsigned) {
 
 void mark_dirty(Hart& hart) {
   hart.state().mstatus |= mstatus::kFsDirty;
-  hart.state().update_floating_gate();
 }
 
 constexpr auto kTable = [] {

@@ -42,7 +42,6 @@ std::optional<std::uint64_t> access(Hart& hart, unsigned number, std::uint64_t v
   state.privilege = privilege;
   if (!result) return std::nullopt;
   if (writes) {
-    state.update_floating_gate();
     hart.mmu().update();
     hart.recheck_interrupts();
   }
@@ -121,11 +120,9 @@ bool write_debug_register(Hart& hart, unsigned number, std::string_view bytes) {
     state.fflags = value & 0x1f;
   } else if (number == kFirstCsr + csr::kFrm) {
     state.frm = value & 7;
-    state.update_floating_gate();
   } else if (number == kFirstCsr + csr::kFcsr) {
     state.fflags = value & 0x1f;
     state.frm = value >> 5 & 7;
-    state.update_floating_gate();
   } else if (number < kPrivilege) {
     return access(hart, number - kFirstCsr, value, true).has_value();
   } else if (number == kPrivilege && (value <= 1 || value == 3)) {

@@ -49,7 +49,6 @@ void Hart::enter_user(std::uint64_t pc) {
   reset(pc);
   state_.privilege = Privilege::kUser;
   state_.mstatus |= mstatus::kFs;
-  state_.update_floating_gate();
   state_.mcounteren = state_.scounteren = 0x7;
   state_.menvcfg = state_.senvcfg = envcfg::kCbie | envcfg::kCbcfe | envcfg::kCbze;
   mmu_->flush();
@@ -134,7 +133,6 @@ Result<void> Hart::restore(const StateReader& reader) {
   parked_.store(number("parked") != 0, std::memory_order_release);
   if (error) return std::unexpected(*error);
   restored.x[0] = 0;
-  restored.update_floating_gate();
   state_ = restored;
   mmu_->flush();
   arm_supervisor_timer();

@@ -75,10 +75,9 @@ struct HartState {
 
   isa::CodeFrame frame;
 
-  // Nonzero when translated floating-point code must not run: mstatus.FS is off, or frm names a mode that
-  // the host has not (RMM) or none at all. Derived; see update_floating_gate().
-  std::uint64_t floating_gate = 1;
-  void update_floating_gate() { floating_gate = (mstatus >> 13 & 3) == 0 || frm > 3; }
+  // Whether translated floating-point code may run: mstatus.FS is not off, and frm names a mode that the host has
+  // (RMM is none).
+  bool host_can_compute() const { return (mstatus >> 13 & 3) != 0 && frm <= 3; }
 };
 
 }  // namespace doppel::riscv

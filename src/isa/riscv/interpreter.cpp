@@ -127,16 +127,21 @@ class Step {
   // except one that puts the same value back, which no value-based check can see.
   template <class T>
   void store_conditional(unsigned rd, u64 gva, u64 value, As<T>) {
+    // Without a reservation nothing is accessed, and nothing but misalignment faults.
+    const bool reserved = state_.reservation == (gva | HartState::reservation_width<T>());
+    if (!reserved && is_aligned(gva, sizeof(T))) {
+      state_.reservation = HartState::kNoReservation;
+      state_.x[rd] = 1;
+      return;
+    }
     std::byte* host = self_.atomic_location(gva, sizeof(T), Access::kWrite);
     if (host == nullptr) {
       next_ = self_.raise(op_, self_.fault_);
       return;
     }
-    bool stored = false;
-    if (state_.reservation == (gva | HartState::reservation_width<T>())) {
-      T expected = static_cast<T>(state_.reserved_value);
-      stored = std::atomic_ref<T>(*reinterpret_cast<T*>(host)).compare_exchange_strong(expected, static_cast<T>(value));
-    }
+    T expected = static_cast<T>(state_.reserved_value);
+    const bool stored =
+        std::atomic_ref<T>(*reinterpret_cast<T*>(host)).compare_exchange_strong(expected, static_cast<T>(value));
     state_.reservation = HartState::kNoReservation;
     state_.x[rd] = stored ? 0 : 1;
   }
@@ -613,6 +618,7 @@ const Interpreter::Op* Interpreter::fetch_slow() {
   if (entry.tag != align_down(pc, kPageSize)) return single(pc);
   Page* page = page_for({align_down(at->gpa.value, kPageSize)}, host);
   // page_for() may have emptied the fetch entries to evict.
+  tlb_->mark_fetch(TlbContext::index(pc));
   entry = {align_down(pc, kPageSize), page};
   return enter(*page, pc);
 }

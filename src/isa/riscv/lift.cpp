@@ -165,12 +165,11 @@ class LiftMachine {
     b_.emit(Op::kExitState, Type::kVoid);
     ended_ = true;
   }
-  // What floating-point instructions need before they run: see HartState::floating_gate.
+  // What floating-point instructions need before they run: see CodeFrame::floating_closed.
   void open_floating() {
     if (floating_open_) return;
     floating_open_ = true;
-    const ir::Value gate = b_.get(Type::kI64, offsetof(HartState, floating_gate));
-    step_if(gate);
+    step_if(state(kFloatingClosed).in(b_));
     const ir::Value status = b_.get(Type::kI64, offsetof(HartState, mstatus));
     b_.set(offsetof(HartState, mstatus), b_.emit(Op::kOr, Type::kI64, status, b_.constant(mstatus::kFsDirty)));
   }
@@ -249,11 +248,15 @@ class LiftMachine {
     b_.set(offsetof(HartState, reserved_value), value.in(b_));
     set_x(rd, value);
   }
-  // A lost reservation is the interpreter's.
+  // Without the reservation the rest of the block, which stores, is left out.
   template <class T>
   void store_conditional(unsigned rd, const Word& address, const Word& value, As<T>) {
-    const Word reservation{b_, b_.get(Type::kI64, offsetof(HartState, reservation))};
-    step_if(ne(reservation, address | Word(HartState::reservation_width<T>())).in(b_));
+    const Word reservation = state(offsetof(HartState, reservation));
+    const Word aligned = eq(address & Word(u64{sizeof(T) - 1}), Word(u64{0}));
+    const Word lost = ne(reservation, address | Word(HartState::reservation_width<T>())) & aligned;
+    if (rd != kXDiscard) b_.set(state_offset::x(rd), select(lost, Word(u64{1}), x(rd)).in(b_));
+    b_.set(offsetof(HartState, reservation), select(lost, Word(HartState::kNoReservation), reservation).in(b_));
+    b_.emit(Op::kExitIf, Type::kVoid, lost.in(b_), ir::kNone, ir::kNone, next_offset_);
     const ir::Value expected = b_.get(Type::kI64, offsetof(HartState, reserved_value));
     const ir::Value stored = b_.emit(Op::kCompareSwap, Type::kI64, address.in(b_), expected, value.in(b_), 0,
                                      static_cast<std::uint8_t>(access_of<T>()));
@@ -329,28 +332,44 @@ class LiftMachine {
       if (writes) {
         open_floating();
       } else if (!floating_open_) {
-        step_if(b_.get(Type::kI64, offsetof(HartState, floating_gate)));
+        step_if(state(kFloatingClosed).in(b_));
       }
       const Word old{b_, b_.emit(Op::kFflags, Type::kI64, ir::kNone, ir::kNone, ir::kNone, kFlagsOffset)};
       if (writes) b_.emit(Op::kFsetFlags, Type::kVoid, operand.in(b_), ir::kNone, ir::kNone, kFlagsOffset);
       set_x(rd, old);
       return;
     }
-    constexpr u64 kSie = mstatus::kSie;
-    const bool masks_interrupts = operand.is_constant() && operand.constant() == kSie && op != CsrOp::kWrite;
-    if (number != csr::kSstatus || (writes && !masks_interrupts)) return step();
+    // Linux lets itself into user memory by setting a bit that a register names, and wants no old value: the step
+    // for that stays within the block.
+    const bool opens_user_memory = writes && op != CsrOp::kWrite && !operand.is_constant() && rd == kXDiscard;
+    if (number != csr::kSstatus || opens_user_memory) return step();
     need_supervisor();
-    const Word old{b_, b_.get(Type::kI64, offsetof(HartState, mstatus))};
-    if (writes) {
-      // With an interrupt waiting, allowing interrupts means taking it.
-      if (op == CsrOp::kSet) step_if(b_.get(Type::kI64, offsetof(HartState, interrupt_waiting)));
-      b_.set(offsetof(HartState, mstatus), updated(old, op, operand).in(b_));
-    }
+    const Word old = state(offsetof(HartState, mstatus));
+    if (writes) write_status(old, op, operand);
     if (rd == kXDiscard) return;
     constexpr u64 kVisible = mstatus::kSie | mstatus::kSpie | mstatus::kSpp | mstatus::kFs | mstatus::kSum |
                              mstatus::kMxr | u64{3} << 32;
     const Word dirty = shl(eq(old & Word(mstatus::kFs), Word(mstatus::kFs)), Word(u64{63}));
     set_x(rd, (old & Word(kVisible)) | dirty);
+  }
+
+  void write_status(const Word& old, CsrOp op, const Word& operand) {
+    constexpr u64 kFields = mstatus::kSie | mstatus::kSpie | mstatus::kSpp | mstatus::kFs | mstatus::kSum | mstatus::kMxr;
+    constexpr u64 kTranslation = mstatus::kSum | mstatus::kMxr;
+    const u64 reached = operand.is_constant() && op != CsrOp::kWrite ? operand.constant() & kFields : kFields;
+    const Word masked = operand.is_constant() ? Word(operand.constant() & kFields) : operand & Word(kFields);
+    const Word next = op == CsrOp::kWrite ? (old & Word(~kFields)) | masked : updated(old, op, masked);
+    if ((reached & kTranslation) != 0) step_if(((old ^ next) & Word(kTranslation)).in(b_));
+    if ((reached & mstatus::kSie) != 0 && op != CsrOp::kClear) {
+      // With an interrupt waiting, allowing interrupts means taking it.
+      const Word waiting = state(offsetof(HartState, interrupt_waiting));
+      const bool surely = op == CsrOp::kSet && operand.is_constant();
+      step_if((surely ? waiting : select(next & Word(mstatus::kSie), waiting, Word(u64{0}))).in(b_));
+    }
+    b_.set(offsetof(HartState, mstatus), next.in(b_));
+    if ((reached & mstatus::kFs) == 0) return;
+    b_.set(static_cast<std::uint32_t>(kFloatingClosed), b_.constant(1));
+    floating_open_ = false;
   }
 
   // --- Floating point.
@@ -466,6 +485,8 @@ class LiftMachine {
     const ir::Value page = b_.get(Type::kI64, offsetof(HartState, frame) + offsetof(isa::CodeFrame, page));
     return Word{b_, page} + Word(u64{page_offset_} + offset);
   }
+  static constexpr std::size_t kFloatingClosed =
+      offsetof(HartState, frame) + offsetof(isa::CodeFrame, floating_closed);
   Word state(std::size_t offset) { return {b_, b_.get(Type::kI64, static_cast<std::uint32_t>(offset))}; }
   static Word updated(const Word& old, CsrOp op, const Word& operand) {
     switch (op) {

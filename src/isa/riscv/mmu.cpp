@@ -317,11 +317,12 @@ std::optional<GuestPhysical> Mmu::look_up(std::uint64_t gva) const {
 void Mmu::insert(std::uint64_t gva, std::byte* host, Access access, bool reads, bool writes) {
   const std::uint64_t page = align_down(gva, kPageSize);
   const unsigned i = TlbContext::index(gva);
-  current_->mark(i);
   if (access == Access::kFetch) {
+    current_->mark_fetch(i);
     current_->fetch[i] = {page, nullptr};
     return;
   }
+  current_->mark(i);
   // The difference of a host and a guest address, wrapping; adding the guest address gives the host's back.
   const TlbEntry entry{page, reinterpret_cast<std::uintptr_t>(host) - page};
   const bool write = access == Access::kWrite;

@@ -8,14 +8,12 @@
 namespace doppel::riscv {
 
 void TlbContext::clear() {
-  for (std::uint64_t groups = filled; groups != 0; groups &= groups - 1) {
-    const unsigned first = static_cast<unsigned>(std::countr_zero(groups)) * kGroup;
+  for (; filled != 0; filled &= filled - 1) {
+    const unsigned first = static_cast<unsigned>(std::countr_zero(filled)) * kGroup;
     std::fill_n(&read[first], kGroup, TlbEntry{});
     std::fill_n(&write[first], kGroup, TlbEntry{});
-    std::fill_n(&fetch[first], kGroup, FetchEntry{});
-    std::fill_n(&translated[first], kGroup, FetchEntry{});
   }
-  filled = 0;
+  clear_fetch();
   paths.fill({});
   for (std::size_t i = 0; i < kLargeShifts.size(); ++i) {
     if (!any_large[i]) continue;
@@ -25,8 +23,8 @@ void TlbContext::clear() {
 }
 
 void TlbContext::clear_fetch() {
-  for (std::uint64_t groups = filled; groups != 0; groups &= groups - 1) {
-    const unsigned first = static_cast<unsigned>(std::countr_zero(groups)) * kGroup;
+  for (; filled_fetch != 0; filled_fetch &= filled_fetch - 1) {
+    const unsigned first = static_cast<unsigned>(std::countr_zero(filled_fetch)) * kGroup;
     std::fill_n(&fetch[first], kGroup, FetchEntry{});
     std::fill_n(&translated[first], kGroup, FetchEntry{});
   }

@@ -36,8 +36,9 @@ struct TlbContext {
   std::array<FetchEntry, kEntries> fetch;       // the interpreter's
   std::array<FetchEntry, kEntries> translated;  // the translator's; a tag stands here only with its page
 
-  // To be called before an entry at `index` is filled, of whatever kind.
+  // To be called before entries at `index` are filled.
   void mark(unsigned index) { filled |= std::uint64_t{1} << (index / kGroup); }
+  void mark_fetch(unsigned index) { filled_fetch |= std::uint64_t{1} << (index / kGroup); }
 
   // Where the walk for 2 MiB of addresses ends: in a table of 4 KiB pages, or at a large page.
   struct Path {
@@ -72,7 +73,7 @@ struct TlbContext {
   void clear_entry(unsigned index);
   void clear_range(std::uint64_t start, std::uint64_t size_bytes);
 
-  std::uint64_t filled = 0;  // by group
+  std::uint64_t filled = 0, filled_fetch = 0;  // by group: entries for data, and for fetches
   std::array<Path, kPaths> paths;
   std::array<std::bitset<kHashes>, kLargeShifts.size()> large;
   std::array<bool, kLargeShifts.size()> any_large{};

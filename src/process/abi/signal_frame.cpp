@@ -27,7 +27,6 @@ bool load_signal_frame(riscv::HartState& state, const SignalFrame& frame) {
   state.fflags = frame.fcsr & 0x1f;
   state.frm = frame.fcsr >> 5 & 7;
   state.mstatus |= riscv::mstatus::kFsDirty;
-  state.update_floating_gate();
   state.reservation = riscv::HartState::kNoReservation;
   return true;
 }

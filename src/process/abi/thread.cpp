@@ -362,7 +362,6 @@ void GuestThread::set_registers(const Registers& registers) {
   state.pc = registers.pc;
   state.fflags = registers.fflags;
   state.frm = registers.frm;
-  state.update_floating_gate();
   state.reservation = riscv::HartState::kNoReservation;
 }
 
