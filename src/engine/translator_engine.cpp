@@ -164,7 +164,7 @@ riscv::Exit TranslatorEngine::run(std::uint64_t budget) {
     }
     const std::byte* code = find(std::exchange(site, nullptr));
     if (code == nullptr) {
-      step();
+      interpret(end);
       continue;
     }
     // One slice: translated code comes back for links, jumps to untranslated code, and steps.
@@ -240,6 +240,9 @@ const std::byte* TranslatorEngine::find(const void* site) {
   if (const std::uint32_t known = entries->code[offset / 2]; known != 0 && site == nullptr) {
     ++found_;
     return cache_->code() + known;
+  } else if (known == 0 && entries->runs[offset / 2] < options_.translate_after) {
+    ++entries->runs[offset / 2];
+    return nullptr;
   }
   return cache_->find(*entries, offset, site);
 }
@@ -253,6 +256,19 @@ void TranslatorEngine::note_running() {
 
 riscv::FetchEntry& TranslatorEngine::fetch_entry() {
   return mmu_.tlb().translated[TlbContext::index(state_.pc)];
+}
+
+void TranslatorEngine::interpret(std::uint64_t end) {
+  for (;;) {
+    const std::uint64_t pc = state_.pc;
+    const std::uint64_t changes = mmu_.changes();
+    step();
+    const bool straight_on = state_.pc - pc <= 4 && state_.pc % kPageSize > pc % kPageSize;
+    if (!straight_on || state_.instructions >= end || hart_.attention() || mmu_.changes() != changes) return;
+    const riscv::FetchEntry& entry = fetch_entry();
+    if (entry.tag != align_down(pc, kPageSize)) return;
+    if (static_cast<CodeCache::Entries*>(entry.code)->code[state_.pc % kPageSize / 2] != 0) return;
+  }
 }
 
 std::uint32_t TranslatorEngine::known_here() {

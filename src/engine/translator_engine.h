@@ -19,6 +19,9 @@ class TranslatorEngine final : public Engine {
     std::int64_t slice = 8192;
     // A loop is hot when this many slices ended at one of its blocks.
     std::uint8_t hot_after = 16;
+    // What has run no oftener than this is interpreted: most code of a boot runs a few times, and translating takes as
+    // long as interpreting it a hundred times. For system VMs.
+    std::uint8_t translate_after = 6;
   };
   static Result<std::unique_ptr<TranslatorEngine>> create(riscv::Hart& hart, const Options& options);
   static Result<std::unique_ptr<TranslatorEngine>> create(riscv::Hart& hart) { return create(hart, Options{}); }
@@ -54,6 +57,9 @@ class TranslatorEngine final : public Engine {
   std::uint32_t known_here();  // the encoding at state.pc, or what its page has of it; 0 where nothing is known
   bool computes(std::uint32_t raw) const;  // is a floating-point instruction
   void step();
+  // Interprets straight on from state.pc, as long as that needs no look from the dispatcher; up to `end`, in
+  // state.instructions.
+  void interpret(std::uint64_t end);
   void step(std::uint32_t raw);  // the encoding of the instruction at state.pc, as far as it is known
   // MXCSR holds the guest's rounding mode and accrued flags only while floating-point code may run. That is opened when
   // some comes along, since most code has none.

@@ -4,6 +4,7 @@
 #include <cassert>
 #include <chrono>
 #include <thread>
+#include <utility>
 
 #include "base/bits.h"
 #include "base/log.h"
@@ -51,6 +52,11 @@ struct CodeCache::Page {
     std::uint64_t generation = 0;  // of the last comparison with memory
     CodePage::Lines used = 0;      // that blocks were made of
     bool others_stale = false;     // the other lines may be older than that comparison
+
+    const std::byte* fresh_source() {
+      if (std::exchange(others_stale, false)) source.copy(host, ~used);
+      return source.bytes();
+    }
   };
   std::unique_ptr<Paged> paged;
 };
@@ -154,15 +160,12 @@ CodeCache::Entries& CodeCache::page(GuestPhysical gpa, const std::byte* host) {
 }
 
 std::span<const std::byte> CodeCache::source(Page& page) {
-  if (Page::Paged* paged = page.paged.get(); paged != nullptr) {
-    if (std::exchange(paged->others_stale, false)) paged->source.copy(paged->host, ~paged->used);
-    return {paged->source.bytes(), kPageSize};
-  }
+  if (page.paged != nullptr) return {page.paged->fresh_source(), kPageSize};
   fetched_.resize(kPageSize + 2);
   return std::span(fetched_).first(guest_.fetch(page.base, fetched_));
 }
 
-const std::byte* CodeCache::source(const Entries& entries) { return entries.page->paged->source.bytes(); }
+const std::byte* CodeCache::source(const Entries& entries) { return entries.page->paged->fresh_source(); }
 
 const std::byte* CodeCache::find(Entries& entries, unsigned offset, const void* site) {
   const std::lock_guard lock(mutex_);
@@ -283,7 +286,9 @@ void CodeCache::drop_blocks(Page& page) {
     }
   }
   page.blocks.clear();
-  if (page.paged != nullptr) page.paged->entries.code.fill(0);
+  if (page.paged == nullptr) return;
+  page.paged->entries.code.fill(0);
+  page.paged->entries.runs.fill(0);
 }
 
 void CodeCache::invalidate(std::uint64_t address, std::uint64_t size_bytes) {

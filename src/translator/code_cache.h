@@ -44,6 +44,7 @@ class CodeCache {
   // In paged memory: for each halfword of a page, where its block's code begins; 0: no block, which leads back here.
   struct Entries {
     std::array<std::uint32_t, kPageSize / 2> code{};
+    std::array<std::uint8_t, kPageSize / 2> runs{};  // for the engine, of what has no code yet
     Page* page = nullptr;
   };
 
@@ -112,7 +113,7 @@ class CodeCache {
   // The code of the block at `offset` of that page, translated if it is not yet; `site`, if any, is linked to it. May clear
   // the cache, and with it the page: nullptr then, and the caller starts over.
   const std::byte* find(Entries& entries, unsigned offset, const void* site);
-  // The bytes that the page's blocks were made of.
+  // The page's bytes, as blocks are made of them.
   static const std::byte* source(const Entries& entries);
   // The guest may have changed code.
   void expect_changes() { ++generation_; }

@@ -99,7 +99,7 @@ class Machine {
  public:
   Machine(EngineKind kind, const Contents& contents) : Machine(kind, contents, nullptr) {}
   // One that sees loops as hot at once: regions form wherever they can.
-  static constexpr TranslatorEngine::Options kEager{.slice = 61, .hot_after = 1};
+  static constexpr TranslatorEngine::Options kEager{.slice = 61, .hot_after = 1, .translate_after = 0};
   Machine(const TranslatorEngine::Options& options, const Contents& contents)
       : Machine(EngineKind::kInterpret, contents, nullptr) {
     engine_.reset();  // engines leave what they hook into the hart as they found it

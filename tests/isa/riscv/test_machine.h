@@ -54,7 +54,7 @@ struct TestEngine {
   static constexpr u64 kPiece = 64;
   // It may report floating-point state as dirty that was only read (privileged manual, "Extension Context Status").
   static constexpr bool kDirtinessIsExact = false;
-  explicit TestEngine(Hart& hart) : engine(TranslatorEngine::create(hart).value()) {}
+  explicit TestEngine(Hart& hart) : engine(TranslatorEngine::create(hart, {.translate_after = 0}).value()) {}
   Exit run(u64 budget) { return engine->run(budget); }
   std::unique_ptr<Engine> engine;
 };
