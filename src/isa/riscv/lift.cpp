@@ -339,10 +339,10 @@ class LiftMachine {
       set_x(rd, old);
       return;
     }
-    // Linux lets itself into user memory by setting a bit that a register names, and wants no old value: the step
-    // for that stays within the block.
-    const bool opens_user_memory = writes && op != CsrOp::kWrite && !operand.is_constant() && rd == kXDiscard;
-    if (number != csr::kSstatus || opens_user_memory) return step();
+    // Linux locks itself out of user memory (SUM) by clearing a bit that a register names, and wants no old value: the
+    // step for that stays within the block.
+    const bool locks_out = writes && op == CsrOp::kClear && !operand.is_constant() && rd == kXDiscard;
+    if (number != csr::kSstatus || locks_out) return step();
     need_supervisor();
     const Word old = state(offsetof(HartState, mstatus));
     if (writes) write_status(old, op, operand);
@@ -355,11 +355,13 @@ class LiftMachine {
 
   void write_status(const Word& old, CsrOp op, const Word& operand) {
     constexpr u64 kFields = mstatus::kSie | mstatus::kSpie | mstatus::kSpp | mstatus::kFs | mstatus::kSum | mstatus::kMxr;
-    constexpr u64 kTranslation = mstatus::kSum | mstatus::kMxr;
     const u64 reached = operand.is_constant() && op != CsrOp::kWrite ? operand.constant() & kFields : kFields;
     const Word masked = operand.is_constant() ? Word(operand.constant() & kFields) : operand & Word(kFields);
     const Word next = op == CsrOp::kWrite ? (old & Word(~kFields)) | masked : updated(old, op, masked);
-    if ((reached & kTranslation) != 0) step_if(((old ^ next) & Word(kTranslation)).in(b_));
+    // See Mmu::update().
+    if ((reached & (mstatus::kSum | mstatus::kMxr)) != 0) {
+      step_if(((old & ~next & Word(mstatus::kSum)) | ((old ^ next) & Word(mstatus::kMxr))).in(b_));
+    }
     if ((reached & mstatus::kSie) != 0 && op != CsrOp::kClear) {
       // With an interrupt waiting, allowing interrupts means taking it.
       const Word waiting = state(offsetof(HartState, interrupt_waiting));

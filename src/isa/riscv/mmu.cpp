@@ -49,15 +49,15 @@ Mmu::Key Mmu::key_now() const {
   if (fetch == kMachine && (state.mstatus & mstatus::kMprv) != 0) {
     data = static_cast<std::uint8_t>(bits(state.mstatus, 12, 11));
   }
-  if (data == kMachine) return {0, fetch, data, false, false};
-  return {state.satp, fetch, data, (state.mstatus & mstatus::kSum) != 0, (state.mstatus & mstatus::kMxr) != 0};
+  if (data == kMachine) return {0, fetch, data, false};
+  return {state.satp, fetch, data, (state.mstatus & mstatus::kMxr) != 0};
 }
 
 void Mmu::update() {
   const Key key = key_now();
   if (current_slot_ != nullptr && current_slot_->valid) {
     const Key& before = current_slot_->key;
-    if (before == key) return;
+    if (before == key) return use(*current_slot_);
     if (before.satp != key.satp || before.fetch_privilege != key.fetch_privilege) ++changes_;
   } else {
     ++changes_;
@@ -80,6 +80,7 @@ void Mmu::use(Slot& slot) {
   latest_[slot.key.mode()] = &slot;
   current_slot_ = &slot;
   current_ = slot.tlb.get();
+  if ((hart_.state().mstatus & mstatus::kSum) == 0) current_->clear_user_pages();
 }
 
 void Mmu::flush() {
@@ -184,7 +185,8 @@ Mmu::Walk Mmu::end_of_walk(std::uint64_t value, unsigned offset_bits, std::uint6
   return {{frame | (gva & (page_bytes - 1))},
           page_bytes,
           permits(value, Access::kRead, privilege),
-          (value & pte::kD) != 0 && permits(value, Access::kWrite, privilege)};
+          (value & pte::kD) != 0 && permits(value, Access::kWrite, privilege),
+          (value & pte::kU) != 0};
 }
 
 std::expected<Mmu::Walk, Trap> Mmu::walk(std::uint64_t gva, Access access, std::uint8_t privilege) {
@@ -192,7 +194,7 @@ std::expected<Mmu::Walk, Trap> Mmu::walk(std::uint64_t gva, Access access, std::
   const unsigned mode = static_cast<unsigned>(bits(state.satp, 63, 60));
   if (privilege == kMachine || mode == kBare) {
     // Physical addresses have 56 bits; beyond them nothing answers.
-    return Walk{{gva}, kPageSize, true, true};
+    return Walk{{gva}, kPageSize, true, true, false};
   }
   ++statistics_.walks;
   const Trap fault{page_fault(access), gva};
@@ -288,6 +290,7 @@ std::expected<Mmu::Location, Trap> Mmu::locate(std::uint64_t gva, Access access,
   if (page == nullptr) return Location{found->gpa, nullptr};
   if (whole) {
     if (found->page_bytes > kPageSize) current_->note_large_page(gva, found->page_bytes);
+    if (found->user && privilege == kSupervisor) current_->note_user_page(TlbContext::index(gva));
     insert(gva, page, access, pmp_open_ && found->reads, pmp_open_ && found->writes);
   }
   return Location{found->gpa, page + (found->gpa.value & (kPageSize - 1))};

@@ -29,7 +29,7 @@ class Mmu {
   // The context in force. Valid until update() or a flush.
   TlbContext& tlb() { return *current_; }
 
-  // To be called when satp, the privilege, or MPRV, MPP, SUM or MXR of mstatus changed.
+  // To be called when satp, the privilege, or MPRV, MPP or MXR of mstatus changed, or SUM fell.
   void update();
 
   // Translates `gva` for an access of the current mode, walking the tables; sets A and D bits where the hart
@@ -67,18 +67,18 @@ class Mmu {
   std::uint64_t changes() const { return changes_; }
 
  private:
-  // What a context's translations depend on. Fetches and data accesses may differ in privilege (MPRV).
+  // What a context's translations depend on. Fetches and data accesses may differ in privilege (MPRV). SUM is not among
+  // it: the supervisor's entries for users' pages go when it falls.
   struct Key {
     std::uint64_t satp = 0;
     std::uint8_t fetch_privilege = 0;
     std::uint8_t data_privilege = 0;
-    bool sum = false;
     bool mxr = false;
     friend bool operator==(const Key&, const Key&) = default;
     // All but satp, as a small number.
-    unsigned mode() const { return fetch_privilege | data_privilege << 2 | unsigned{sum} << 4 | unsigned{mxr} << 5; }
+    unsigned mode() const { return fetch_privilege | data_privilege << 2 | unsigned{mxr} << 4; }
   };
-  static constexpr unsigned kModes = 64;
+  static constexpr unsigned kModes = 32;
   struct Slot {
     Key key;
     bool valid = false;
@@ -90,6 +90,7 @@ class Mmu {
     std::uint64_t page_bytes;
     // Whether the page could be read, or written, likewise without another walk.
     bool reads, writes;
+    bool user;  // of user mode
   };
   static constexpr unsigned kSlots = 16;
 

@@ -8,11 +8,7 @@
 namespace doppel::riscv {
 
 void TlbContext::clear() {
-  for (; filled != 0; filled &= filled - 1) {
-    const unsigned first = static_cast<unsigned>(std::countr_zero(filled)) * kGroup;
-    std::fill_n(&read[first], kGroup, TlbEntry{});
-    std::fill_n(&write[first], kGroup, TlbEntry{});
-  }
+  clear_data();
   clear_fetch();
   paths.fill({});
   for (std::size_t i = 0; i < kLargeShifts.size(); ++i) {
@@ -20,6 +16,21 @@ void TlbContext::clear() {
     any_large[i] = false;
     large[i].reset();
   }
+}
+
+void TlbContext::clear_data() {
+  for (; filled != 0; filled &= filled - 1) {
+    const unsigned first = static_cast<unsigned>(std::countr_zero(filled)) * kGroup;
+    std::fill_n(&read[first], kGroup, TlbEntry{});
+    std::fill_n(&write[first], kGroup, TlbEntry{});
+  }
+  user_pages = 0;
+}
+
+void TlbContext::forget_user_pages() {
+  if (user_pages > kMostUserPages) return clear_data();
+  for (unsigned i = 0; i < user_pages; ++i) read[user_page_indices[i]] = write[user_page_indices[i]] = {};
+  user_pages = 0;
 }
 
 void TlbContext::clear_fetch() {

@@ -49,6 +49,15 @@ struct TlbContext {
   Path& path(std::uint64_t gva) { return paths[gva >> kRegionShift & (kPaths - 1)]; }
   static std::uint64_t region(std::uint64_t gva) { return gva >> kRegionShift; }
 
+  // The data entries at `index` are of a user's page, and are there for as long as SUM lets the supervisor use it.
+  void note_user_page(unsigned index) {
+    if (user_pages < kMostUserPages) user_page_indices[user_pages] = static_cast<std::uint16_t>(index);
+    ++user_pages;
+  }
+  void clear_user_pages() {
+    if (user_pages != 0) forget_user_pages();
+  }
+
   // Some entries are about to be pieces of the page of `size_bytes` around gva. A fence of one address must
   // forget all pieces of a page.
   void note_large_page(std::uint64_t gva, std::uint64_t size_bytes);
@@ -71,8 +80,13 @@ struct TlbContext {
   static std::size_t hash(std::uint64_t number) { return number * 0x9e37'79b9'7f4a'7c15 >> 54; }
 
   void clear_entry(unsigned index);
+  void clear_data();
+  void forget_user_pages();
   void clear_range(std::uint64_t start, std::uint64_t size_bytes);
 
+  static constexpr unsigned kMostUserPages = 64;  // that are known one by one
+  unsigned user_pages = 0;
+  std::array<std::uint16_t, kMostUserPages> user_page_indices;
   std::uint64_t filled = 0, filled_fetch = 0;  // by group: entries for data, and for fetches
   std::array<Path, kPaths> paths;
   std::array<std::bitset<kHashes>, kLargeShifts.size()> large;

@@ -434,6 +434,33 @@ TEST_F(Tlb, AddressSpacesAndModesAreApart) {
   EXPECT_EQ(look(), std::nullopt);
 }
 
+// The supervisor's way to users' pages ends with SUM, to however many it went; its own pages stay known.
+TEST_F(Tlb, UserPagesAreForgottenWhenSumFalls) {
+  for (const u64 pages : {1u, 64u, 65u, 100u}) {
+    for (u64 i = 0; i < pages; ++i) tables.map(kPage + i * kPageSize, kData, pte::kAll | pte::kU);
+    tables.map(kPage + pages * kPageSize, kData, pte::kAll);
+    const auto look_at = [&](u64 page) {
+      machine.x(8) = kPage + page * kPageSize;
+      return look();
+    };
+    machine.run("sfence.vma zero, zero");
+    machine.set_status(mstatus::kSum);
+    for (u64 i = 0; i <= pages; ++i) EXPECT_EQ(look_at(i), 0u);
+    machine.set_status(0, mstatus::kSum);
+    for (u64 i = 0; i < pages; ++i) EXPECT_EQ(look_at(i), std::nullopt) << i << " of " << pages;
+    const u64 walks = machine.hart.mmu().statistics().walks;
+    EXPECT_EQ(look_at(pages), 0u);
+    if (pages <= 64) {
+      EXPECT_EQ(machine.hart.mmu().statistics().walks, walks);
+    }
+    // What S-mode's own CSR writes do, M-mode's do as well.
+    machine.set_status(mstatus::kSum);
+    EXPECT_EQ(look_at(0), 0u);
+    machine.run("li t0, 0x40000; csrrc zero, mstatus, t0");
+    EXPECT_EQ(look_at(0), std::nullopt);
+  }
+}
+
 TEST_F(Tlb, AReadableEntryDoesNotLetStoresPass) {
   tables.map(kPage, kData, pte::kV | pte::kR | pte::kA);
   EXPECT_EQ(look(), 0u);
