@@ -418,7 +418,8 @@ TEST_F(VirtioBlkTest, DeviceThatIsDestroyedWaitsForWhatIsInFlight) {
 // The whole way to a file, with the loop on a thread of its own as in a machine.
 class VirtioBlkOnImage : public ::testing::TestWithParam<IoEngineKind> {};
 
-INSTANTIATE_TEST_SUITE_P(Engines, VirtioBlkOnImage, ::testing::Values(IoEngineKind::kUring, IoEngineKind::kThreads));
+INSTANTIATE_TEST_SUITE_P(Engines, VirtioBlkOnImage,
+                         ::testing::Values(IoEngineKind::kAutomatic, IoEngineKind::kUring, IoEngineKind::kThreads));
 
 TEST_P(VirtioBlkOnImage, WritesAreReadBackUnderLoad) {
   TestEnv env;
