@@ -50,6 +50,11 @@ class Abi(unittest.TestCase):
     def test_processes(self):
         self.check("processes")
 
+    def test_clocks(self):
+        self.check("clocks")
+        result = self.run_program(DOPPEL, "run", "--strace", self.folder / "clocks", "count")
+        self.assertLess(result.stderr.count("clock_gettime"), 2000)
+
     def test_files(self):
         self.check("files")
 

@@ -3,11 +3,23 @@
 
 #include <array>
 
+#include "process/abi/host_call.h"
 #include "process/abi/linux_process.h"
 #include "process/abi/system_calls.h"
 
 namespace doppel::process {
 namespace {
+
+// The vDSO comes here when what it knows is too old.
+std::int64_t do_clock_gettime(LinuxProcess& p, const Arguments& a) {
+  p.shared().vdso().refresh();
+  return host_call(SYS_clock_gettime, a[0], reinterpret_cast<u64>(p.pointer(a[1])));
+}
+
+std::int64_t do_gettimeofday(LinuxProcess& p, const Arguments& a) {
+  p.shared().vdso().refresh();
+  return host_call(SYS_gettimeofday, reinterpret_cast<u64>(p.pointer(a[0])), reinterpret_cast<u64>(p.pointer(a[1])));
+}
 
 constexpr std::array kRows{
     Row{85, "timerfd_create", SYS_timerfd_create},
@@ -22,11 +34,11 @@ constexpr std::array kRows{
     Row{110, "timer_settime", SYS_timer_settime, 0b1100},
     Row{111, "timer_delete", SYS_timer_delete},
     Row{112, "clock_settime", SYS_clock_settime, 0b10},
-    Row{113, "clock_gettime", SYS_clock_gettime, 0b10},
+    Row{113, "clock_gettime", -1, 0, do_clock_gettime},
     Row{114, "clock_getres", SYS_clock_getres, 0b10},
     Row{115, "clock_nanosleep", SYS_clock_nanosleep, 0b1100},
     Row{153, "times", SYS_times, 0b1},
-    Row{169, "gettimeofday", SYS_gettimeofday, 0b11},
+    Row{169, "gettimeofday", -1, 0, do_gettimeofday},
     Row{170, "settimeofday", SYS_settimeofday, 0b11},
     Row{171, "adjtimex", SYS_adjtimex, 0b1},
     Row{266, "clock_adjtime", SYS_clock_adjtime, 0b10},

@@ -26,7 +26,8 @@ std::expected<std::unique_ptr<LinuxProcess>, LoadError> LinuxProcess::create(Pro
   if (!shared) return std::unexpected(LoadError{shared.error(), kOurFailure, ENOMEM});
   process->shared_ = std::move(*shared);
   const std::string name = process->options_.program.path;
-  auto image = load_program(process->space(), process->options_.program);
+  auto image = load_program(process->space(), process->options_.program,
+                            [&] { return process->shared_->map_vdso(); });
   if (!image) return std::unexpected(image.error());
   auto processor = process->shared_->take_processor();
   if (!processor) return std::unexpected(LoadError{processor.error(), kOurFailure, ENOMEM});

@@ -252,8 +252,9 @@ std::expected<std::uint64_t, LoadError> make_stack(AddressSpace& space, const Pr
                      AT_PHDR, file.headers != 0 ? file.headers + program.bias : 0, AT_PHENT, sizeof(Elf64_Phdr),
                      AT_PHNUM, file.header_count, AT_BASE, program.interpreter_base, AT_FLAGS, 0,
                      AT_ENTRY, file.entry + program.bias, AT_UID, ::getuid(), AT_EUID, ::geteuid(), AT_GID, ::getgid(),
-                     AT_EGID, ::getegid(), AT_SECURE, ::getauxval(AT_SECURE), AT_RANDOM, random_at, AT_EXECFN, name,
-                     AT_NULL, 0};
+                     AT_EGID, ::getegid(), AT_SECURE, ::getauxval(AT_SECURE), AT_RANDOM, random_at, AT_EXECFN, name};
+  if (image.vdso != 0) image.auxiliary.insert(image.auxiliary.end(), {AT_SYSINFO_EHDR, image.vdso});
+  image.auxiliary.insert(image.auxiliary.end(), {AT_NULL, 0});
   std::vector<std::uint64_t> words{request.arguments.size()};
   words.insert(words.end(), arguments.begin(), arguments.end());
   words.push_back(0);
@@ -279,7 +280,8 @@ std::size_t argument_bytes() {
   return std::clamp<std::size_t>(stack_limit() / 4, 128 << 10, 6 * kMiB);
 }
 
-std::expected<Image, LoadError> load_program(AddressSpace& space, ProgramRequest& request) {
+std::expected<Image, LoadError> load_program(AddressSpace& space, ProgramRequest& request,
+                                             const std::function<Result<std::uint64_t>()>& map_vdso) {
   auto program = open_elf(request);
   if (!program) return std::unexpected(program.error());
   const ElfFile& file = program->file;
@@ -306,6 +308,11 @@ std::expected<Image, LoadError> load_program(AddressSpace& space, ProgramRequest
     if (!base) return std::unexpected(base.error());
     image.pc = interpreter->file.entry + *base;
     loaded.interpreter_base = *base;
+  }
+  if (map_vdso) {
+    const auto vdso = map_vdso();
+    if (!vdso) return refuse(ENOMEM, "{}: {}", request.path, vdso.error().message);
+    image.vdso = *vdso;
   }
   auto sp = make_stack(space, request, loaded, top, random, image);
   if (!sp) return std::unexpected(sp.error());

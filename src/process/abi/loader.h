@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <optional>
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -23,6 +24,7 @@ struct ProgramRequest {
 struct Image {
   std::uint64_t pc = 0;
   std::uint64_t sp = 0;
+  std::uint64_t vdso = 0;
   std::string path{};  // of the file that was loaded
   std::string name{};  // of what was asked for, without folders
   std::uint64_t code_start = 0, code_end = 0, data_start = 0, data_end = 0;
@@ -36,8 +38,10 @@ struct LoadError {
   int number;  // errno of an execve()
 };
 
-// A script is replaced by its interpreter in `request`.
-std::expected<Image, LoadError> load_program(AddressSpace& space, ProgramRequest& request);
+// A script is replaced by its interpreter in `request`. `map_vdso`, if any, maps the
+// vDSO once it is known where the stack will grow, and says where it lies.
+std::expected<Image, LoadError> load_program(AddressSpace& space, ProgramRequest& request,
+                                             const std::function<Result<std::uint64_t>()>& map_vdso = {});
 
 enum class ProgramKind : std::uint8_t { kGuest, kHost };
 

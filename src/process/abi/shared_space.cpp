@@ -34,18 +34,14 @@ Result<std::unique_ptr<SharedSpace>> SharedSpace::create(EngineKind engine,
   shared->space_->on_code_change = [raw = shared.get()](std::uint64_t gva, std::uint64_t bytes) {
     raw->code_changed(gva, bytes);
   };
-  if (auto mapped = shared->map_signal_return(); !mapped) return std::unexpected(mapped.error());
   return shared;
 }
 
-Result<void> SharedSpace::map_signal_return() {
-  constexpr std::uint32_t kCode[]{0x08b00893, 0x00000073};  // li a7, 139 (rt_sigreturn); ecall
-  const std::int64_t page = space_->map(0, kPageSize, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-  if (page < 0) return fail_errno(static_cast<int>(-page), "cannot map the page for signal handlers");
-  signal_return_ = static_cast<std::uint64_t>(page);
-  std::memcpy(space_->flat().host(signal_return_), kCode, sizeof kCode);
-  space_->protect(signal_return_, kPageSize, PROT_READ | PROT_EXEC);
-  return {};
+Result<std::uint64_t> SharedSpace::map_vdso() {
+  auto vdso = Vdso::map(*space_, clock_);
+  if (!vdso) return std::unexpected(vdso.error());
+  vdso_ = std::move(*vdso);
+  return vdso_->base();
 }
 
 bool SharedSpace::allows(std::uint64_t gva, riscv::Access access) const {

@@ -14,6 +14,7 @@
 #include "memory/guest_memory.h"
 #include "memory/io_space.h"
 #include "process/abi/thread.h"
+#include "process/abi/vdso.h"
 #include "process/address_space.h"
 
 namespace doppel::process {
@@ -24,8 +25,9 @@ class SharedSpace final : public riscv::UserSpace {
   ~SharedSpace() override;
 
   AddressSpace& space() { return *space_; }
-  // Where a signal handler returns to.
-  std::uint64_t signal_return() const { return signal_return_; }
+  // Once, before there are threads; gives where it lies.
+  Result<std::uint64_t> map_vdso();
+  Vdso& vdso() { return *vdso_; }
 
   const FlatMemory& flat() const override { return space_->flat(); }
   bool allows(std::uint64_t gva, riscv::Access access) const override;
@@ -48,14 +50,13 @@ class SharedSpace final : public riscv::UserSpace {
 
  private:
   SharedSpace(EngineKind engine, std::shared_ptr<TranslationLog> log);
-  Result<void> map_signal_return();
 
   ProgramEngines engines_;
   std::unique_ptr<AddressSpace> space_;
-  std::uint64_t signal_return_ = 0;
   GuestMemory no_memory_;
   std::unique_ptr<IoSpace> no_io_;
   VirtualClock clock_;
+  std::unique_ptr<Vdso> vdso_;
   std::mutex mutex_;
   std::vector<std::unique_ptr<Processor>> idle_;
 };

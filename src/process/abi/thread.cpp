@@ -249,7 +249,7 @@ bool GuestThread::push_frame(const siginfo_t& info, const SignalAction& action) 
   }
   sp = (sp - sizeof(SignalFrame)) & ~u64{15};
   if (!process_.put(sp, make_signal_frame(state, info, mask_, stack_))) return false;
-  state.x[1] = process_.shared().signal_return();
+  state.x[1] = process_.shared().vdso().signal_return();
   state.x[2] = sp;
   state.x[10] = static_cast<u64>(info.si_signo);
   state.x[11] = sp + offsetof(SignalFrame, info);
