@@ -25,6 +25,7 @@ constexpr const char* kHelp =
     "  --engine NAME                   What runs the program's code: translate (default) or interpret\n"
     "  --cpu NAME                      The processor it sees: rva22\n"
     "  --strace                        One line on stderr for each system call\n"
+    "  --stats[=FILE]                  At the end, one JSON object on stderr or in FILE\n"
     "  --log FILE                      Append to FILE: unknown system calls, registers at a fatal signal\n"
     "  --log-level LEVEL               debug (with --log), info, warning (default), error, off\n"
     "  --trace WHAT[,...]              Trace translation to the log: blocks, ir, host\n"
@@ -37,7 +38,7 @@ constexpr const char* kHelp =
 
 using Apply = Result<void> (*)(RunOptions&, const std::string&);
 
-enum class Value : std::uint8_t { kNone, kNeeded };
+enum class Value : std::uint8_t { kNone, kNeeded, kOptional };
 
 struct Option {
   std::string_view name;
@@ -133,6 +134,7 @@ constexpr std::array kOptions{
              return {};
            }},
     Option{"--strace", Value::kNone, true, set_flag<&RunOptions::trace_calls>},
+    Option{"--stats", Value::kOptional, false, set_text<&RunOptions::statistics_path>},
     Option{"--log", Value::kNeeded, false, set_text<&RunOptions::log_path>},
     Option{"--log-level", Value::kNeeded, true, set_level},
     Option{"--trace", Value::kNeeded, true, set_trace},
@@ -143,6 +145,8 @@ constexpr std::array kOptions{
     // Not for users.
     Option{"--inherit-log", Value::kNeeded, false, set_number<&RunOptions::inherited_log>},
     Option{"--inherit-self", Value::kNeeded, false, set_number<&RunOptions::inherited_self>},
+    Option{"--inherit-stats", Value::kNeeded, false, set_number<&RunOptions::inherited_statistics>},
+    Option{"--stats-of", Value::kNeeded, false, set_number<&RunOptions::statistics_of>},
     Option{"--program-fd", Value::kNeeded, false, set_number<&RunOptions::program_fd>},
 };
 

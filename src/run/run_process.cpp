@@ -17,6 +17,7 @@
 #include "process/abi/exec.h"
 #include "process/abi/linux_process.h"
 #include "run/run_options.h"
+#include "run/statistics.h"
 
 namespace doppel {
 namespace {
@@ -83,6 +84,20 @@ Result<process::ProcessOptions> prepare(RunOptions options) {
     auto log = TranslationLog::create(trace, riscv::IsaConfig::rva22());
     if (!log) return std::unexpected(log.error());
     process.translation_log = std::move(*log);
+  }
+  if (options.statistics_path) {
+    auto fd = open_statistics(*options.statistics_path);
+    if (!fd) return std::unexpected(fd.error());
+    options.inherited_statistics = *fd;
+    options.statistics_of = ::getpid();
+  } else if (options.inherited_statistics && *options.inherited_statistics > STDERR_FILENO) {
+    adopt_aside(*options.inherited_statistics);
+  }
+  if (options.inherited_statistics && options.statistics_of) {
+    process.at_end = statistics_writer(*options.inherited_statistics, *options.statistics_of);
+    process.command.insert(process.command.end(),
+                           {"--inherit-stats", std::to_string(*options.inherited_statistics), "--stats-of",
+                            std::to_string(*options.statistics_of)});
   }
   if (!options.library_prefix.empty()) {
     // It holds wherever the program goes.

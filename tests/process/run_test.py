@@ -3,6 +3,7 @@
 
 Usage: run_test.py DOPPEL
 """
+import json
 import os
 import pathlib
 import re
@@ -44,6 +45,12 @@ class Run(unittest.TestCase):
                 with self.subTest(kind, engine=engine):
                     result = self.run_program(*options, "--engine", engine, program)
                     self.assertEqual((result.stdout, result.returncode), (EXPECTED, 7), result.stderr)
+                    statistics = self.folder / "statistics"
+                    self.run_program(*options, "--engine", engine, f"--stats={statistics}", program)
+                    told = json.loads(statistics.read_text())
+                    self.assertEqual(told["engine"], engine)
+                    self.assertGreater(told["instructions"], 1000)
+                    self.assertGreater(told["traps"]["user_call"], 5)
                     fault = self.run_program(*options, "--engine", engine, program, "fault")
                     self.assertEqual(fault.returncode, -signal.SIGSEGV)
 

@@ -1,6 +1,7 @@
 // Exceptions and interrupts: causes (privileged manual, table "mcause values after trap") as types.
 #pragma once
 
+#include <array>
 #include <cstdint>
 
 namespace doppel::riscv {
@@ -21,6 +22,13 @@ enum class Exception : std::uint8_t {
   kLoadPageFault = 13,
   kStorePageFault = 15,
 };
+
+// By cause, for statistics.
+inline constexpr std::array kExceptionNames = {
+    "instruction_misaligned", "instruction_access_fault", "illegal_instruction", "breakpoint",
+    "load_misaligned", "load_access_fault", "store_misaligned", "store_access_fault",
+    "user_call", "supervisor_call", "", "machine_call",
+    "instruction_page_fault", "load_page_fault", "", "store_page_fault"};
 
 enum class Interrupt : std::uint8_t {
   kSupervisorSoftware = 1,

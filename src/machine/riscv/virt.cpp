@@ -41,11 +41,6 @@ constexpr unsigned kUartIrq = 10, kRtcIrq = 11;
 // Numbers in the device tree; hart i's interrupt controller is kFirstHart + i.
 constexpr Phandle kPlicPhandle = 1, kSysconPhandle = 2, kFirstHartPhandle = 3;
 
-constexpr std::array kExceptionNames = {
-    "instruction_misaligned", "instruction_access_fault", "illegal_instruction", "breakpoint",
-    "load_misaligned", "load_access_fault", "store_misaligned", "store_access_fault",
-    "user_call", "supervisor_call", "", "machine_call",
-    "instruction_page_fault", "load_page_fault", "", "store_page_fault"};
 constexpr std::array kInterruptNames = {
     "", "supervisor_software_interrupt", "", "machine_software_interrupt",
     "", "supervisor_timer_interrupt", "", "machine_timer_interrupt",
@@ -350,7 +345,7 @@ MachineStatistics VirtBoard::statistics() const {
     statistics.exits.push_back({"link", statistics.translation.links});
   }
   for (std::size_t cause = 0; cause < exceptions.size(); ++cause) {
-    if (exceptions[cause] != 0) statistics.traps.push_back({kExceptionNames[cause], exceptions[cause]});
+    if (exceptions[cause] != 0) statistics.traps.push_back({riscv::kExceptionNames[cause], exceptions[cause]});
     if (interrupts[cause] != 0) statistics.traps.push_back({kInterruptNames[cause], interrupts[cause]});
   }
   return statistics;

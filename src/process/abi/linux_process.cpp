@@ -17,7 +17,7 @@ namespace doppel::process {
 LinuxProcess::~LinuxProcess() = default;
 
 LinuxProcess::LinuxProcess(const LinuxProcess& parent)
-    : options_(parent.options_), shared_(parent.shared_), actions_(parent.actions_) {}
+    : options_(parent.options_), image_(parent.image_), shared_(parent.shared_), actions_(parent.actions_) {}
 
 std::expected<std::unique_ptr<LinuxProcess>, LoadError> LinuxProcess::create(ProcessOptions options) {
   constexpr int kOurFailure = 125;
@@ -71,8 +71,16 @@ void LinuxProcess::run() {
   actions_.inherit();
   GuestThread& thread = *first_;
   const int status = thread.run();
+  if (threads_.empty()) tell_end(thread);
   // Not a return: that would end the other threads with this one.
   for (;;) ::syscall(SYS_exit, status);
+}
+
+void LinuxProcess::tell_end(GuestThread& thread) {
+  if (!options_.at_end) return;
+  options_.at_end({.engine = thread.engine().name(), .translation = thread.engine().statistics(),
+                   .instructions = thread.hart().state().instructions,
+                   .exceptions = thread.hart().statistics().exceptions});
 }
 
 std::unique_ptr<LinuxProcess> LinuxProcess::borrower() const {

@@ -3,11 +3,14 @@
 // Any of its threads, each a GuestThread.
 #pragma once
 
+#include <array>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <mutex>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "engine/hart_thread.h"
@@ -19,6 +22,14 @@
 
 namespace doppel::process {
 
+// Of the thread that ends the process, and of what all have translated.
+struct ProgramStatistics {
+  std::string_view engine;
+  EngineStatistics translation;
+  std::uint64_t instructions;
+  std::array<std::uint64_t, 16> exceptions;  // by cause
+};
+
 struct ProcessOptions {
   EngineKind engine = EngineKind::kTranslate;
   ProgramRequest program{};
@@ -26,6 +37,8 @@ struct ProcessOptions {
   // What starts another program as this one was started: Doppel's command line before "--argv0".
   std::vector<std::string> command{};
   std::shared_ptr<TranslationLog> translation_log{};  // may be null
+  // Called when the process ends by itself, not by a signal; in children, too. May be empty.
+  std::function<void(const ProgramStatistics&)> at_end{};
 };
 
 class LinuxProcess {
@@ -70,6 +83,9 @@ class LinuxProcess {
   }
   // As SharedSpace's.
   void code_changed(std::uint64_t gva, std::uint64_t bytes) { shared_->code_changed(gva, bytes); }
+
+  // The process is about to end by `thread`.
+  void tell_end(GuestThread& thread);
 
   // Threads register here, for who asks about another one.
   void add(GuestThread& thread);

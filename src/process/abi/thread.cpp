@@ -141,6 +141,7 @@ void GuestThread::end_process(int status) {
   block_host_signals();
   release_robust_list();
   ended_whole_ = true;
+  process_.tell_end(*this);
   ::_exit(status);
 }
 

@@ -41,6 +41,7 @@ class GuestThread {
 
   LinuxProcess& process() { return process_; }
   riscv::Hart& hart() { return *processor_->hart; }
+  const Engine& engine() const { return *processor_->engine; }
   pid_t id() const { return id_; }
 
   // Makes the calling thread this one, and runs until the guest's thread ends; gives its exit status.
