@@ -71,7 +71,8 @@ std::uint64_t argument(doppel::fuzz::Input& input) {
       default: return 0x5000'0000;  // not mapped
     }
   }();
-  return base + static_cast<std::uint64_t>(static_cast<std::int8_t>(input.take<std::uint8_t>())) * (input.take<std::uint8_t>() % 2 == 0 ? 1 : 4096);
+  const auto step = static_cast<std::int8_t>(input.take<std::uint8_t>());
+  return base + static_cast<std::uint64_t>(step) * (input.one_in(2) ? 1 : 4096);
 }
 
 }  // namespace
@@ -89,18 +90,22 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   // Each input finds the same: the program's pages, and nothing else.
   AddressSpace& space = process->space();
   space.unmap(AddressSpace::kLowest, AddressSpace::kSizeBytes - AddressSpace::kLowest);
-  DOPPEL_FUZZ_CHECK(space.map(0x100000, 0x10000, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) > 0);
+  constexpr int kHere = MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED;
+  DOPPEL_FUZZ_CHECK(space.map(0x100000, 0x10000, PROT_READ | PROT_WRITE, kHere, -1, 0) > 0);
   doppel::fuzz::Input input(data, size);
   while (!input.empty()) {
     const auto number = static_cast<std::uint64_t>(kCalls[input.take<std::uint8_t>() % kCalls.size()]);
     Arguments arguments;
     for (auto& each : arguments) each = argument(input);
     const bool maps = number >= 215 && number <= 233;
-    if (!maps) arguments[0] = input.take<std::uint8_t>() % 2 == 0 ? static_cast<std::uint64_t>(descriptors[input.take<std::uint8_t>() % 4]) : arguments[0];
+    if (!maps && input.one_in(2)) arguments[0] = static_cast<std::uint64_t>(descriptors[input.below(4)]);
     // No waiting, no descriptor of somebody else, no file of any size.
     if (number == 22) arguments[3] = 0;
     if (number == 441 || number == 73 || number == 243) arguments[number == 73 ? 2 : number == 441 ? 3 : 4] = 0x100000;
-    if (number == 222) arguments[1] &= 0xfffff, arguments[3] |= MAP_ANONYMOUS, arguments[3] &= ~std::uint64_t{MAP_HUGETLB | MAP_LOCKED};
+    if (number == 222) {
+      arguments[1] &= 0xfffff;
+      arguments[3] = (arguments[3] | MAP_ANONYMOUS) & ~std::uint64_t{MAP_HUGETLB | MAP_LOCKED};
+    }
     if (number == 68 || number == 70 || number == 287) arguments[3] &= 0xffff;
     const std::int64_t value = call(*process, number, arguments);
     DOPPEL_FUZZ_CHECK(value >= -4096 || value == -512);

@@ -31,8 +31,8 @@ constexpr std::string_view kMask =
     R"(\xff\xff\xff\xff\xff\xff\xff\x00\xff\xff\xff\xff\xff\xff\xff\xff\xfe\xff\xff\xff)";
 // As the kernel shows it.
 constexpr std::string_view kShownMagic = "magic 7f454c460201010000000000000000000200f300";
-// Preserve argv[0]; hand over an open file, so that one need not be readable; take credentials from the program; and open
-// ourselves now, so that we need not be there in another root.
+// Preserve argv[0]; hand over an open file, so that one need not be readable; take credentials from the program; and
+// open ourselves now, so that we need not be there in another root.
 constexpr std::string_view kFlags = "POCF";
 
 constexpr const char* kHelp =
@@ -82,7 +82,8 @@ Result<void> install() {
   if (::readlink("/proc/self/exe", self.data(), self.size() - 1) <= 0) return fail_errno(errno, "/proc/self/exe");
   constexpr std::size_t kMostPath = 127;
   if (std::strlen(self.data()) > kMostPath || std::strchr(self.data(), ':') != nullptr) {
-    return fail("binfmt install: {}: the kernel wants a path without colons of at most {} bytes", self.data(), kMostPath);
+    return fail("binfmt install: {}: the kernel wants a path without colons of at most {} bytes", self.data(),
+                kMostPath);
   }
   if (auto removed = remove(); !removed) return removed;
   return needs_root(write_to(path_of("register"), binfmt_registration(self.data())), "install");
@@ -151,7 +152,8 @@ int run_binfmt(int argc, const char* const* argv) {
     fmt::print("{}", kHelp);
     return 0;
   }
-  if ((command != "install" && command != "remove" && command != "status") || argc > (command == "status" && json ? 3 : 2)) {
+  const bool known = command == "install" || command == "remove" || command == "status";
+  if (!known || argc > (command == "status" && json ? 3 : 2)) {
     report({"binfmt: install, remove or status [--json]? (doppel binfmt --help)"});
     return kExitUsage;
   }

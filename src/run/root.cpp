@@ -41,8 +41,9 @@ UniqueFd open_or_make(int root, const std::string& path, bool directory) {
     if (name.empty()) continue;
     if (directory || end < path.size()) {
       if (::mkdirat(parent.get(), name.c_str(), 0755) != 0) return {};
-    } else if (UniqueFd made(::openat(parent.get(), name.c_str(), O_CREAT | O_EXCL | O_WRONLY | O_CLOEXEC, 0644)); !made) {
-      return {};
+    } else {
+      const UniqueFd made(::openat(parent.get(), name.c_str(), O_CREAT | O_EXCL | O_WRONLY | O_CLOEXEC, 0644));
+      if (!made) return {};
     }
   }
   return open_inside(root, path, O_PATH);

@@ -63,7 +63,7 @@ template <auto Member>
 Result<void> set_number(RunOptions& options, const std::string& value) {
   int number = 0;
   const auto [end, error] = std::from_chars(value.data(), value.data() + value.size(), number);
-  if (error != std::errc{} || end != value.data() + value.size() || number < 0) return fail("'{}' is no descriptor", value);
+  if (error != std::errc{} || end != value.data() + value.size() || number < 0) return fail("'{}' is no number", value);
   options.*Member = number;
   return {};
 }

@@ -60,7 +60,8 @@ u64 path_for(const LinuxProcess& p, u64 gva, u64 flags, std::optional<std::strin
 std::int64_t do_newfstatat(LinuxProcess& p, const Arguments& a) {
   struct stat s {};
   std::optional<std::string> other;
-  const std::int64_t r = host_call(SYS_newfstatat, a[0], path_for(p, a[1], a[3], other), reinterpret_cast<u64>(&s), a[3]);
+  const u64 path = path_for(p, a[1], a[3], other);
+  const std::int64_t r = host_call(SYS_newfstatat, a[0], path, reinterpret_cast<u64>(&s), a[3]);
   return r != 0 ? r : put_stat(p, a[2], s);
 }
 
@@ -86,7 +87,8 @@ std::int64_t open_as(LinuxProcess& p, u64 path, int flags, auto&& host) {
 }
 
 std::int64_t do_openat(LinuxProcess& p, const Arguments& a) {
-  return open_as(p, a[1], static_cast<int>(a[2]), [&](u64 path) { return host_call(SYS_openat, a[0], path, a[2], a[3]); });
+  return open_as(p, a[1], static_cast<int>(a[2]),
+                 [&](u64 path) { return host_call(SYS_openat, a[0], path, a[2], a[3]); });
 }
 
 std::int64_t do_openat2(LinuxProcess& p, const Arguments& a) {

@@ -134,7 +134,9 @@ std::int64_t limit(LinuxProcess& p, u64 process, u64 resource, u64 new_gva, u64 
   rlimit before{}, host = wanted.value_or(rlimit{});
   if (size != nullptr && wanted) {
     const u64 more = own_bytes(p);
-    for (rlim_t* each : {&host.rlim_cur, &host.rlim_max}) *each = *each > RLIM_INFINITY - more ? RLIM_INFINITY : *each + more;
+    for (rlim_t* each : {&host.rlim_cur, &host.rlim_max}) {
+      *each = *each > RLIM_INFINITY - more ? RLIM_INFINITY : *each + more;
+    }
   }
   const std::int64_t r = host_call(SYS_prlimit64, process, resource, wanted ? reinterpret_cast<u64>(&host) : 0,
                                    reinterpret_cast<u64>(&before));

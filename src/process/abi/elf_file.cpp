@@ -21,16 +21,15 @@ constexpr std::uint64_t kMostHeaderBytes = 65536;  // as Linux
 constexpr std::uint64_t kMostAlignment = std::uint64_t{1} << 30;
 
 template <class... Args>
-std::unexpected<ElfMistake> damaged(fmt::format_string<Args...> format, Args&&... args) {
-  return std::unexpected(
-      ElfMistake{ElfMistake::Kind::kDamaged, fmt::format(format, std::forward<Args>(args)...)});
+std::unexpected<std::string> refuse(fmt::format_string<Args...> format, Args&&... args) {
+  return std::unexpected(fmt::format(format, std::forward<Args>(args)...));
 }
 
-std::expected<std::string, ElfMistake> read_interpreter(const ReadAt& read, const Elf64_Phdr& header) {
-  if (header.p_filesz < 2 || header.p_filesz > PATH_MAX) return damaged("the name of its interpreter is damaged");
+std::expected<std::string, std::string> read_interpreter(const ReadAt& read, const Elf64_Phdr& header) {
+  if (header.p_filesz < 2 || header.p_filesz > PATH_MAX) return refuse("the name of its interpreter is damaged");
   std::string name(header.p_filesz, '\0');
   if (!read(header.p_offset, name.data(), name.size()) || name.back() != '\0') {
-    return damaged("the name of its interpreter is damaged");
+    return refuse("the name of its interpreter is damaged");
   }
   name.resize(std::strlen(name.c_str()));
   return name;
@@ -45,28 +44,28 @@ bool overlap(std::vector<ElfSegment> segments) {
 
 }  // namespace
 
-std::expected<ElfFile, ElfMistake> parse_elf(const ReadAt& read, std::uint64_t file_bytes) {
+std::expected<ElfFile, std::string> parse_elf(const ReadAt& read, std::uint64_t file_bytes) {
   constexpr std::uint64_t kSpace = AddressSpace::kSizeBytes;
   Elf64_Ehdr elf{};
   if (file_bytes < EI_NIDENT || !read(0, elf.e_ident, EI_NIDENT) || std::memcmp(elf.e_ident, ELFMAG, SELFMAG) != 0) {
-    return std::unexpected(ElfMistake{ElfMistake::Kind::kNotElf, "not an ELF file"});
+    return refuse("not an ELF file");
   }
-  if (!read(0, &elf, sizeof elf)) return damaged("its ELF header is truncated");
+  if (!read(0, &elf, sizeof elf)) return refuse("its ELF header is truncated");
   if (elf.e_ident[EI_CLASS] == ELFCLASS32 && elf.e_machine == EM_RISCV) {
-    return std::unexpected(ElfMistake{ElfMistake::Kind::kOtherMachine, "a program for 32-bit RISC-V; only 64-bit is there"});
+    return refuse("a program for 32-bit RISC-V; only 64-bit runs");
   }
   if (elf.e_ident[EI_CLASS] != ELFCLASS64 || elf.e_ident[EI_DATA] != ELFDATA2LSB || elf.e_machine != EM_RISCV) {
-    return std::unexpected(ElfMistake{ElfMistake::Kind::kOtherMachine, "not a program for 64-bit RISC-V"});
+    return refuse("not a program for 64-bit RISC-V");
   }
-  if (elf.e_type != ET_EXEC && elf.e_type != ET_DYN) return damaged("not an executable ELF file");
+  if (elf.e_type != ET_EXEC && elf.e_type != ET_DYN) return refuse("not an executable ELF file");
   const std::uint64_t table_bytes = std::uint64_t{elf.e_phnum} * sizeof(Elf64_Phdr);
   if (elf.e_phentsize != sizeof(Elf64_Phdr) || elf.e_phnum == 0 || table_bytes > kMostHeaderBytes) {
-    return damaged("its program headers are damaged");
+    return refuse("its program headers are damaged");
   }
   std::vector<Elf64_Phdr> table(elf.e_phnum);
   if (elf.e_phoff > file_bytes || table_bytes > file_bytes - elf.e_phoff ||
       !read(elf.e_phoff, table.data(), table_bytes)) {
-    return damaged("its program headers lie outside the file");
+    return refuse("its program headers lie outside the file");
   }
 
   ElfFile file;
@@ -86,10 +85,10 @@ std::expected<ElfFile, ElfMistake> parse_elf(const ReadAt& read, std::uint64_t f
     if (header.p_type != PT_LOAD || header.p_memsz == 0) continue;
     if (header.p_filesz > header.p_memsz || header.p_memsz > kSpace || header.p_vaddr > kSpace - header.p_memsz ||
         (header.p_vaddr - header.p_offset) % kPageSize != 0) {
-      return damaged("segment {} is damaged", i);
+      return refuse("segment {} is damaged", i);
     }
     if (header.p_offset > file_bytes || header.p_filesz > file_bytes - header.p_offset) {
-      return damaged("segment {} is truncated", i);
+      return refuse("segment {} is truncated", i);
     }
     file.segments.push_back({.address = header.p_vaddr, .memory_bytes = header.p_memsz, .offset = header.p_offset,
                              .file_bytes = header.p_filesz,
@@ -106,8 +105,8 @@ std::expected<ElfFile, ElfMistake> parse_elf(const ReadAt& read, std::uint64_t f
       file.headers = header.p_vaddr + (elf.e_phoff - header.p_offset);
     }
   }
-  if (file.segments.empty()) return damaged("nothing in it is to be loaded");
-  if (overlap(file.segments)) return damaged("its segments overlap");
+  if (file.segments.empty()) return refuse("nothing in it is to be loaded");
+  if (overlap(file.segments)) return refuse("its segments overlap");
   return file;
 }
 

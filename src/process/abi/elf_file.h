@@ -33,11 +33,7 @@ struct ElfFile {
 // Fills `bytes` bytes from `offset` of the file; false when it has fewer.
 using ReadAt = std::function<bool(std::uint64_t offset, void* into, std::size_t bytes)>;
 
-struct ElfMistake {
-  enum class Kind : std::uint8_t { kNotElf, kOtherMachine, kDamaged } kind;
-  std::string text;  // goes behind "FILE: "
-};
-
-std::expected<ElfFile, ElfMistake> parse_elf(const ReadAt& read, std::uint64_t file_bytes);
+// The error goes behind "FILE: ".
+std::expected<ElfFile, std::string> parse_elf(const ReadAt& read, std::uint64_t file_bytes);
 
 }  // namespace doppel::process

@@ -55,7 +55,7 @@ std::expected<UniqueFd, LoadError> open_program(const std::string& path, int des
   return fd;
 }
 
-std::expected<ElfFile, ElfMistake> parse(int fd) {
+std::expected<ElfFile, std::string> parse(int fd) {
   struct stat status {};
   if (::fstat(fd, &status) != 0) status.st_size = 0;
   const ReadAt read = [fd](std::uint64_t offset, void* into, std::size_t bytes) {
@@ -190,11 +190,12 @@ std::expected<OpenElf, LoadError> open_interpreter(const ProgramRequest& request
   if (::access(path.c_str(), R_OK) != 0) path = interpreter;
   auto fd = open_program(path);
   if (!fd) {
-    return refuse(fd.error().number, "{}: its interpreter {} cannot be opened: {} (-L DIR or --root DIR say where to look)",
+    return refuse(fd.error().number,
+                  "{}: its interpreter {} cannot be opened: {} (-L DIR or --root DIR say where to look)",
                   request.path, path, std::strerror(fd.error().number));
   }
   auto file = parse(fd->get());
-  if (!file) return refuse(ELIBBAD, "{}: its interpreter {}: {}", request.path, path, file.error().text);
+  if (!file) return refuse(ELIBBAD, "{}: its interpreter {}: {}", request.path, path, file.error());
   return OpenElf{path, std::move(*fd), std::move(*file)};
 }
 
@@ -202,7 +203,7 @@ std::expected<OpenElf, LoadError> open_elf(ProgramRequest& request) {
   auto fd = open_following_scripts(request);
   if (!fd) return std::unexpected(fd.error());
   auto file = parse(fd->get());
-  if (!file) return refuse(ENOEXEC, "{}: {}", request.path, file.error().text);
+  if (!file) return refuse(ENOEXEC, "{}: {}", request.path, file.error());
   return OpenElf{request.path, std::move(*fd), std::move(*file)};
 }
 
@@ -325,7 +326,7 @@ std::expected<ProgramKind, LoadError> inspect_program(ProgramRequest request) {
   if (!fd) return std::unexpected(fd.error());
   if (is_host_elf(fd->get())) return ProgramKind::kHost;
   auto file = parse(fd->get());
-  if (!file) return refuse(ENOEXEC, "{}: {}", request.path, file.error().text);
+  if (!file) return refuse(ENOEXEC, "{}: {}", request.path, file.error());
   if (file->interpreter) {
     if (auto interpreter = open_interpreter(request, *file->interpreter); !interpreter) {
       return std::unexpected(interpreter.error());
