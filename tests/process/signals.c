@@ -181,6 +181,25 @@ static void faults(void) {
   munmap(page, 8192);
   if (sigsetjmp(escape, 1) == 0) fault_code = *(volatile char*)(page + 8);
   printf("no more %d %d %d\n", fault_signal == SIGSEGV, fault_code == SEGV_MAPERR, fault_address == page + 8);
+  // A mapping that is longer than its file.
+  const int file = memfd_create("short", 0);
+  if (ftruncate(file, 4096) != 0) return;
+  page = mmap(0, 8192, PROT_READ | PROT_WRITE | PROT_EXEC, MAP_SHARED, file, 0);
+  page[0] = 1;
+  if (sigsetjmp(escape, 1) == 0) *(volatile char*)(page + 5000) = 1;
+  printf("write beyond the file %d %d %d\n", fault_signal == SIGBUS, fault_code == BUS_ADRERR, fault_address == page + 5000);
+  fault_signal = fault_code = 0;
+  if (sigsetjmp(escape, 1) == 0) fault_code = *(volatile char*)(page + 5001);
+  printf("read beyond the file %d %d %d\n", fault_signal == SIGBUS, fault_code == BUS_ADRERR, fault_address == page + 5001);
+  if (sigsetjmp(escape, 1) == 0) __atomic_fetch_add((int*)(page + 6000), 1, __ATOMIC_SEQ_CST);
+  printf("atomic beyond the file %d %d %d\n", fault_signal == SIGBUS, fault_code == BUS_ADRERR, fault_address == page + 6000);
+  if (sigsetjmp(escape, 1) == 0) ((void (*)(void))(page + 4096))();
+  printf("code beyond the file %d %d %d\n", fault_signal == SIGBUS, fault_code == BUS_ADRERR, fault_address == page + 4096);
+  if (ftruncate(file, 8192) != 0) return;
+  page[5000] = 3;
+  printf("the file grew %d\n", page[5000]);
+  munmap(page, 8192);
+  close(file);
   if (sigsetjmp(escape, 1) == 0) {
 #ifdef __riscv
     asm volatile("ebreak");

@@ -108,6 +108,13 @@ void GuestThread::trap(riscv::Trap trap, u64 epc) {
     case riscv::Exception::kInstructionMisaligned:
     case riscv::Exception::kLoadMisaligned:
     case riscv::Exception::kStoreMisaligned: info.si_signo = SIGBUS, info.si_code = BUS_ADRALN; break;
+    // What the engines call so is the host's SIGBUS: a mapping reaches beyond the end of its file.
+    case riscv::Exception::kInstructionAccessFault:
+    case riscv::Exception::kLoadAccessFault:
+    case riscv::Exception::kStoreAccessFault:
+      info.si_signo = SIGBUS, info.si_code = BUS_ADRERR;
+      address = trap.value;
+      break;
     default:
       info.si_signo = SIGSEGV;
       info.si_code = process_.space().allows(trap.value, PROT_NONE) ? SEGV_ACCERR : SEGV_MAPERR;
