@@ -46,6 +46,7 @@ x64::StateOffsets TranslatorEngine::state_offsets(x64::MemoryModel memory) {
   o.budget = frame(offsetof(isa::CodeFrame, budget));
   o.exit_reason = frame(offsetof(isa::CodeFrame, exit_reason));
   o.exit_site = frame(offsetof(isa::CodeFrame, exit_site));
+  o.leave = frame(offsetof(isa::CodeFrame, leave));
   o.stack = frame(offsetof(isa::CodeFrame, stack));
   o.slots = frame(offsetof(isa::CodeFrame, slots));
   o.tlb_read = offsetof(TlbContext, read);
@@ -64,6 +65,15 @@ x64::StateOffsets TranslatorEngine::state_offsets(x64::MemoryModel memory) {
 }
 
 namespace {
+
+// Copies what a program may fetch from `address` on, at most a page of it; gives how many bytes that are.
+std::size_t fetch_code(const riscv::UserSpace& user, std::uint64_t address, std::span<std::byte> into) {
+  const std::uint64_t next_page = align_down(address, kPageSize) + kPageSize;
+  if (!user.flat().contains(address, into.size()) || !user.allows(address, riscv::Access::kFetch)) return 0;
+  const bool reaches_next = address + into.size() > next_page && user.allows(next_page, riscv::Access::kFetch);
+  const std::size_t bytes = reaches_next ? into.size() : std::min<std::uint64_t>(into.size(), next_page - address);
+  return guarded_copy(user.flat().host(address), into.data(), bytes);
+}
 
 static_assert(x64::kSpillSlots <= isa::CodeFrame::kSlots && sizeof(CodeCache::JumpEntry) == 16);
 static_assert(sizeof(riscv::TlbEntry) == 16 && sizeof(riscv::FetchEntry) == 16);
@@ -92,12 +102,7 @@ Result<std::shared_ptr<CodeCache>> TranslatorEngine::make_cache(riscv::Hart& har
     guest.lift = [lifter](auto page, std::uint64_t base, unsigned offset, const auto& limits, ir::Block& block) {
       lifter->lift(page, offset, block, limits, base);
     };
-    guest.fetch = [user](std::uint64_t page, std::span<std::byte> into) -> std::size_t {
-      if (!user->flat().contains(page, kPageSize) || !user->allows(page, riscv::Access::kFetch)) return 0;
-      const bool more = user->flat().contains(page + kPageSize, 2) && user->allows(page + kPageSize, riscv::Access::kFetch);
-      const std::size_t copied = guarded_copy(user->flat().host(page), into.data(), kPageSize + (more ? 2 : 0));
-      return copied >= kPageSize ? copied : 0;
-    };
+    guest.fetch = [user](std::uint64_t address, std::span<std::byte> into) { return fetch_code(*user, address, into); };
   } else {
     guest.lift = [lifter](auto page, std::uint64_t, unsigned offset, const auto& limits, ir::Block& block) {
       lifter->lift(page, offset, block, limits);
@@ -143,6 +148,9 @@ riscv::Exit TranslatorEngine::run(std::uint64_t budget) {
   // A reset or a restored state knows nothing of this engine.
   state_.frame.code = cache_->code();
   state_.frame.exit = cache_->code() + cache_->stubs().exit;
+  for (unsigned i = 0; i < x64::kLeaveReasons; ++i) {
+    state_.frame.leave[i] = cache_->code() + cache_->stubs().leave[i];
+  }
   const auto stub = [this](const x64::StubOffsets& offsets) {
     return isa::CodeFrame::Stub{cache_->code() + offsets.full, cache_->code() + offsets.bare};
   };
@@ -260,6 +268,7 @@ riscv::FetchEntry& TranslatorEngine::fetch_entry() {
 }
 
 void TranslatorEngine::interpret(std::uint64_t end) {
+  if (flat()) return interpret_program(end);
   for (;;) {
     const std::uint64_t pc = state_.pc;
     const std::uint64_t changes = mmu_.changes();
@@ -270,6 +279,21 @@ void TranslatorEngine::interpret(std::uint64_t end) {
     if (entry.tag != align_down(pc, kPageSize)) return;
     if (static_cast<CodeCache::Entries*>(entry.code)->code[state_.pc % kPageSize / 2] != 0) return;
   }
+}
+
+void TranslatorEngine::interpret_program(std::uint64_t end) {
+  std::array<std::byte, isa::BlockLimits::kMostBytes> code;
+  const std::uint64_t begin = state_.pc;
+  const std::size_t bytes = fetch_code(*hart_.env().user, begin, code);
+  if (bytes < 4) return step();
+  do {
+    const std::uint64_t pc = state_.pc;
+    std::uint32_t raw = 0;
+    std::memcpy(&raw, &code[pc - begin], sizeof raw);
+    if (riscv::instruction_bytes(static_cast<std::uint16_t>(raw)) == 2) raw &= 0xffff;
+    step(raw);
+    if (state_.pc - pc > 4 || state_.pc == pc || state_.instructions >= end || hart_.attention()) return;
+  } while (state_.pc - begin + 4 <= bytes);
 }
 
 std::uint32_t TranslatorEngine::known_here() {
@@ -293,17 +317,14 @@ bool TranslatorEngine::computes(std::uint32_t raw) const {
   return decoded.row != riscv::kIllegal && riscv::rows()[decoded.row].traits.floating_point;
 }
 
-void TranslatorEngine::step() {
-  const std::uint32_t raw = known_here();
+void TranslatorEngine::step() { step(known_here()); }
+
+void TranslatorEngine::step(std::uint32_t raw) {
   // System calls are what programs leave translated code for.
   constexpr std::uint32_t kEcall = 0x73;
   if (flat() && raw == kEcall && state_.pc % kPageSize + 4 <= kPageSize) {
     return hart_.take_trap({riscv::Exception::kUserCall}, state_.pc);
   }
-  step(raw);
-}
-
-void TranslatorEngine::step(std::uint32_t raw) {
   ++steps_;
   const std::size_t bytes = raw == 0 ? 0 : riscv::instruction_bytes(static_cast<std::uint16_t>(raw));
   // What straddles two pages, or lies in none that is known, has to be fetched.
@@ -333,7 +354,7 @@ bool TranslatorEngine::recover_fault(ucontext_t& context) {
   self->state_.pc = fault->point.pc;
   self->state_.frame.exit_reason = static_cast<std::uint64_t>(x64::ExitReason::kStep);
   registers[REG_R15] += fault->point.unretired;
-  registers[REG_RIP] = reinterpret_cast<greg_t>(self->cache_->code() + self->cache_->stubs().leave);
+  registers[REG_RIP] = reinterpret_cast<greg_t>(self->cache_->code() + self->cache_->stubs().exit_spilled);
   return true;
 }
 

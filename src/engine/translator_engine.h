@@ -60,6 +60,7 @@ class TranslatorEngine final : public Engine {
   // Interprets straight on from state.pc, as long as that needs no look from the dispatcher; up to `end`, in
   // state.instructions.
   void interpret(std::uint64_t end);
+  void interpret_program(std::uint64_t end);  // from one copy of the code, without asking again whether it may run
   void step(std::uint32_t raw);  // the encoding of the instruction at state.pc, as far as it is known
   // MXCSR holds the guest's rounding mode and accrued flags only while floating-point code may run. That is opened when
   // some comes along, since most code has none.

@@ -1,6 +1,6 @@
 #include "memory/guarded_access.h"
 
-// Each function is one access and a return, so that whoever finds the instruction pointer in between can make it return
+// Each function but the copy is one access and a return, so that whoever finds the instruction pointer in between can make it return
 // something else. Arguments as the System V ABI passes them; the result is zero when nothing happened.
 asm(R"asm(
     .text
@@ -35,10 +35,18 @@ doppel_guarded_end:
     .size doppel_guarded_begin, . - doppel_guarded_begin
 doppel_guarded_failed:
     ret
+    # rcx has what is left at any time.
+doppel_guarded_copy:
+    rep movsb
+doppel_guarded_copy_end:
+    mov %rcx, %rax
+    ret
 )asm");
 
 extern "C" {
 extern const char doppel_guarded_begin[], doppel_guarded_end[], doppel_guarded_failed[];
+std::size_t doppel_guarded_copy(std::byte* to, const std::byte* from, std::size_t, std::size_t bytes);
+extern const char doppel_guarded_copy_end[];
 int doppel_guarded_read_1(const std::byte*, std::uint64_t*);
 int doppel_guarded_read_2(const std::byte*, std::uint64_t*);
 int doppel_guarded_read_4(const std::byte*, std::uint64_t*);
@@ -73,23 +81,16 @@ int guarded_write(std::byte* to, unsigned bytes, std::uint64_t value) {
 int guarded_probe_write(std::byte* at) { return doppel_guarded_probe(at); }
 
 std::size_t guarded_copy(const std::byte* from, std::byte* to, std::size_t bytes) {
-  std::size_t done = 0;
-  while (done < bytes) {
-    std::uint64_t value = 0;
-    unsigned part = 8;
-    if (bytes - done < part || guarded_read(from + done, part, value) != 0) {
-      part = 1;
-      if (guarded_read(from + done, part, value) != 0) break;
-    }
-    __builtin_memcpy(to + done, &value, part);
-    done += part;
-  }
-  return done;
+  return bytes - doppel_guarded_copy(to, from, 0, bytes);
 }
 
 bool recover_guarded_access(int signal, ucontext_t& context) {
   greg_t& rip = context.uc_mcontext.gregs[REG_RIP];
   const auto at = reinterpret_cast<const char*>(rip);
+  if (at == reinterpret_cast<const char*>(&doppel_guarded_copy)) {
+    rip = reinterpret_cast<greg_t>(doppel_guarded_copy_end);
+    return true;
+  }
   if (at < doppel_guarded_begin || at >= doppel_guarded_end) return false;
   context.uc_mcontext.gregs[REG_RAX] = signal;
   rip = reinterpret_cast<greg_t>(doppel_guarded_failed);

@@ -16,7 +16,7 @@ int guarded_read(const std::byte* from, unsigned bytes, std::uint64_t& value);
 int guarded_write(std::byte* to, unsigned bytes, std::uint64_t value);
 // Whether the location may be written: an atomic access that changes nothing. `at` is aligned to 4.
 int guarded_probe_write(std::byte* at);
-// Copies up to `bytes` bytes, as the host's words or smaller; gives how many it could.
+// Copies up to `bytes` bytes; gives how many it could.
 std::size_t guarded_copy(const std::byte* from, std::byte* to, std::size_t bytes);
 
 // For handlers of SIGSEGV and SIGBUS: true if the fault is of an access above, which now ends with `signal` as its result.

@@ -104,7 +104,8 @@ CodeCache::CodeCache(CodeMemory memory, x64::Compiler compiler, Guest guest, con
   memory_.append(compiler_.make_entry_miss());
   stubs_ = compiler_.make_stubs(helpers.read, helpers.write, helpers.step);
   const std::uint32_t at = *memory_.append(stubs_.bytes);
-  for (std::uint32_t* stub : {&stubs_.enter, &stubs_.exit, &stubs_.leave}) *stub += at;
+  for (std::uint32_t* stub : {&stubs_.enter, &stubs_.exit, &stubs_.exit_spilled}) *stub += at;
+  for (std::uint32_t& stub : stubs_.leave) stub += at;
   for (x64::StubOffsets* stub : {&stubs_.read, &stubs_.write, &stubs_.step}) {
     stub->full += at;
     stub->bare += at;
@@ -159,10 +160,24 @@ CodeCache::Entries& CodeCache::page(GuestPhysical gpa, const std::byte* host) {
   return paged.entries;
 }
 
-std::span<const std::byte> CodeCache::source(Page& page) {
+std::span<const std::byte> CodeCache::source(Page& page, unsigned offset, std::size_t bytes) {
   if (page.paged != nullptr) return {page.paged->fresh_source(), kPageSize};
   fetched_.resize(kPageSize + 2);
-  return std::span(fetched_).first(guest_.fetch(page.base, fetched_));
+  const auto wanted = std::span(fetched_).subspan(offset, std::min(bytes, fetched_.size() - offset));
+  const std::size_t got = guest_.fetch(page.base + offset, wanted);
+  // What stops short of the page's end is no part of a block: it is padded with what is no instruction.
+  if (got == 0) return {};
+  std::ranges::fill(wanted.subspan(got), std::byte{0});
+  return std::span(fetched_).first(got == wanted.size() ? fetched_.size() : kPageSize);
+}
+
+bool CodeCache::is_cold(std::uint64_t address) {
+  // Measured with programs that live some milliseconds: fewer and more cost more.
+  constexpr unsigned kVisits = 8;
+  Visits& visits = visits_.get()[(address >> 1 ^ address >> 14) % kVisited];
+  const auto tag = static_cast<std::uint32_t>(address >> 1);
+  if (visits.address != tag) visits = {tag, 0};
+  return ++visits.count <= kVisits;
 }
 
 const std::byte* CodeCache::source(const Entries& entries) { return entries.page->paged->fresh_source(); }
@@ -177,10 +192,15 @@ const std::byte* CodeCache::find(Entries& entries, unsigned offset, const void* 
 const std::byte* CodeCache::find(Runner& runner, std::uint64_t address, const void* site, std::uint64_t& age) {
   const std::lock_guard lock(mutex_);
   age = this->age();
-  Page& page = page_at(align_down(address, kPageSize));
   const unsigned offset = static_cast<unsigned>(address % kPageSize);
-  if (!page.blocks.contains(offset) && source(page).empty()) return nullptr;
-  const std::byte* code = find(page, offset, site);
+  const auto known = pages_.find(address >> kPageShift);
+  Page* page = known == pages_.end() ? nullptr : known->second.get();
+  if (page == nullptr || !page->blocks.contains(offset)) {
+    if (is_cold(address)) return nullptr;
+    if (page == nullptr) page = &page_at(align_down(address, kPageSize));
+    if (source(*page, offset, 2).empty()) return nullptr;
+  }
+  const std::byte* code = find(*page, offset, site);
   if (code == nullptr) {
     clear(&runner);
     return nullptr;
@@ -195,32 +215,34 @@ const std::byte* CodeCache::find(Runner& runner, std::uint64_t address, const vo
 const std::byte* CodeCache::find(Page& page, unsigned offset, const void* site) {
   ++statistics_.lookups;
   Block& block = page.blocks[offset];
-  if (block.code == 0 && !translate(page, offset, block)) return nullptr;
+  if (block.code == 0) {
+    const Stopwatch stopwatch(statistics_.seconds);
+    const auto code = translate(page, offset, quick_);
+    if (!code) return nullptr;
+    redirect(page, offset, block, *code);
+    ++statistics_.blocks;
+  }
   if (site != nullptr) link(block, site);
   return memory_.code() + block.code;
 }
 
-bool CodeCache::translate(Page& page, unsigned offset, Block& block) {
-  const Stopwatch stopwatch(statistics_.seconds);
+std::optional<std::uint32_t> CodeCache::translate(Page& page, unsigned offset, const ir::PassSet& passes) {
   const std::uint64_t address = page.base + offset;
-  guest_.lift(source(page), page.base, offset, {}, block_);
+  guest_.lift(source(page, offset, isa::BlockLimits::kMostBytes), page.base, offset, {}, block_);
   check(block_);
   ir::Block lifted;
   if (on_translation) lifted = block_;
-  ir::optimize(block_);
+  ir::optimize(block_, passes);
   check(block_);
   const x64::EmittedCode emitted = compiler_.compile({block_, flat() ? address : offset});
   const std::optional<std::uint32_t> at = add(emitted);
-  if (!at) return false;
-  block.code = *at;
+  if (!at) return std::nullopt;
   note_use(page, offset, block_);
-  if (page.paged != nullptr) page.paged->entries.code[offset / 2] = *at;
-  ++statistics_.blocks;
   statistics_.guest_instructions += block_.origins.size();
   if (on_translation) {
     on_translation({lifted, block_, {memory_.code() + *at, emitted.bytes.size()}, address, false});
   }
-  return true;
+  return at;
 }
 
 void CodeCache::note_use(Page& page, std::size_t offset, const ir::Block& block) {
@@ -344,9 +366,12 @@ void CodeCache::note_running(Page& page, unsigned offset, std::uint8_t hot_after
     const auto other = page.blocks.find(of);
     return other == page.blocks.end() ? 0u : other->second.heat;
   };
-  const std::optional<Region> region = form_region(source(page), page.base, offset, guest_.lift, compiler_.offsets(), heat);
+  const std::optional<Region> region = form_region(source(page, 0, kPageSize + 2), page.base, offset, guest_.lift, compiler_.offsets(), heat);
   block.heat = kDecided;
-  if (!region) return;
+  if (!region) {
+    if (const auto code = translate(page, offset, ir::PassSet::all())) redirect(page, offset, block, *code);
+    return;
+  }
   for (const ir::Block& part : region->blocks) check(part);
   for (const x64::PlacedBlock& part : region->parts) note_use(page, part.address % kPageSize, part.block);
   const x64::EmittedCode emitted = compiler_.compile_region(region->parts, region->pins);

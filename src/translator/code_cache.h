@@ -55,6 +55,10 @@ class CodeCache {
   };
   static constexpr std::size_t kJumpEntries = 4096;
 
+  struct Free {
+    void operator()(void* memory) const { std::free(memory); }
+  };
+
   // A vCPU that runs code of this cache, known to it from construction to destruction.
   class Runner {
    public:
@@ -70,9 +74,6 @@ class CodeCache {
 
    private:
     friend class CodeCache;
-    struct Free {
-      void operator()(void* memory) const { std::free(memory); }
-    };
     JumpEntry& entry(std::uint64_t address) { return jumps_.get()[address / 2 % kJumpEntries]; }
     void forget_jumps();
 
@@ -94,9 +95,9 @@ class CodeCache {
 
   struct Guest {
     LiftFunction lift;
-    // In flat memory: copies the page at that address, and two bytes of the next one for an instruction that goes on there.
-    // Gives how many bytes there are to be fetched; 0: none.
-    std::function<std::size_t(std::uint64_t page, std::span<std::byte> into)> fetch;
+    // In flat memory: copies what can be fetched from that address on, up to two bytes into the next page, for an
+    // instruction that goes on there. Gives how many bytes that are.
+    std::function<std::size_t(std::uint64_t address, std::span<std::byte> into)> fetch;
     // In paged memory, called when pages are about to vanish: pointers to them must be forgotten.
     std::function<void()> on_clear;
   };
@@ -121,10 +122,11 @@ class CodeCache {
 
   // --- In flat memory, on the runner's thread.
 
-  // The same by guest-virtual address; also nullptr where nothing can be fetched. Sets `age` to that of the code.
+  // The same by guest-virtual address; also nullptr where nothing can be fetched, and where code is cold: it is to be
+  // translated only when it comes again. Sets `age` to that of the code.
   const std::byte* find(Runner& runner, std::uint64_t address, const void* site, std::uint64_t& age);
-  // Guest code was found running at `address`. What is found so `hot_after` times is compiled anew as a region, if it is
-  // in a loop.
+  // Guest code was found running at `address`. What is found so `hot_after` times is compiled anew: as a region, if it is
+  // in a loop, else as a block with all passes.
   void note_running(std::uint64_t address, std::uint8_t hot_after);
   // What was made of these addresses is not entered any more.
   void invalidate(std::uint64_t address, std::uint64_t size_bytes);
@@ -174,10 +176,14 @@ class CodeCache {
   bool flat() const { return compiler_.offsets().memory != x64::MemoryModel::kPaged; }
   // All of these under the lock.
   Page& page_at(std::uint64_t base);
-  // The page's bytes as blocks are to be made of them; empty: nothing to be fetched.
-  std::span<const std::byte> source(Page& page);
+  // The page's bytes as blocks are to be made of them, of which those in [offset, offset + bytes) are wanted; empty: they
+  // cannot be fetched.
+  std::span<const std::byte> source(Page& page, unsigned offset, std::size_t bytes);
+  // Whether code at `address` was seldom asked for yet: much runs only once, and would not repay being translated.
+  bool is_cold(std::uint64_t address);
   const std::byte* find(Page& page, unsigned offset, const void* site);
-  bool translate(Page& page, unsigned offset, Block& block);
+  // Makes code of the block at `offset`; nothing when there is no room.
+  std::optional<std::uint32_t> translate(Page& page, unsigned offset, const ir::PassSet& passes);
   void note_use(Page& page, std::size_t offset, const ir::Block& block);  // code was made of it
   void note_running(Page& page, unsigned offset, std::uint8_t hot_after);
   void link(Block& block, const void* site);
@@ -204,7 +210,14 @@ class CodeCache {
   std::atomic<std::uint64_t> age_{0};
   Statistics statistics_;
   ir::Block block_;  // kept for its memory
+  const ir::PassSet quick_ = ir::PassSet::quick();
   std::vector<std::byte> fetched_;
+  struct Visits {
+    std::uint32_t address = 0;  // the latest of its place, as far as it fits
+    std::uint32_t count = 0;
+  };
+  static constexpr std::size_t kVisited = 32768;
+  std::unique_ptr<Visits, Free> visits_{static_cast<Visits*>(std::calloc(kVisited, sizeof(Visits)))};
 
   // Faults are looked up in signal handlers while another thread may hold mutex_ and wait for this one.
   mutable std::mutex fault_mutex_;

@@ -55,6 +55,9 @@ inline const std::map<std::uint64_t, std::string>& names_in_state() {
              {o.exit_site, "exit_site"}, {o.stack, "stack"}}) {
       map[offset] = name;
     }
+    for (unsigned i = 0; i < x64::kLeaveReasons; ++i) {
+      map[o.leave + 8 * i] = std::array{"leave.go", "leave.link", "leave.step", "leave.spent"}[i];
+    }
     for (unsigned i = 0; i < x64::kSpillSlots; ++i) map[o.slots + 8 * i] = fmt::format("slot {}", i);
     return map;
   }();

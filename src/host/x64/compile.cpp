@@ -51,7 +51,7 @@ EmittedCode Compiler::Emission::run() {
   // Cold parts may add further ones.
   for (std::size_t i = 0; i < cold_.size(); ++i) {
     select(cold_[i].part);
-    const std::function<void()> emit_cold = std::move(cold_[i].emit);
+    SmallFunction emit_cold = cold_[i].emit;
     emit_cold();
   }
   if (region_) emit_transfers();

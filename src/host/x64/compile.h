@@ -6,6 +6,7 @@
 // relative jumps that the code cache patches.
 #pragma once
 
+#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <span>
@@ -44,7 +45,8 @@ struct StateOffsets {
   MemoryModel memory;
   std::uint32_t pc;
   std::uint32_t page, tlb, code, exit, budget, exit_reason, exit_site, stack;  // of isa::CodeFrame
-  std::uint32_t slots;                                                         // likewise, kSpillSlots of 8 bytes
+  std::uint32_t leave;   // likewise, a pointer for each of kLeaveReasons
+  std::uint32_t slots;   // likewise, kSpillSlots of 8 bytes
   StubOffsets read, write, step;                                        // likewise
   std::uint32_t tlb_read, tlb_write, tlb_fetch;  // arrays of {tag, addend or page object} in the TLB
   std::uint32_t tlb_entries;                     // of each array; a power of two
@@ -97,6 +99,7 @@ enum class ExitReason : std::uint64_t {
   kSpent,  // the budget is used up
   kFault,  // a slow access took a trap; pc is the handler
 };
+inline constexpr unsigned kLeaveReasons = 4;  // all but the last: code itself leaves for them
 
 // Code points its base register this far into the state, so that the first 256 bytes, where guests keep their registers,
 // are reached with displacements of one byte.
@@ -111,7 +114,9 @@ inline constexpr unsigned kPinnedFloatingRegisters = 10;
 // The stubs that all blocks share, in one piece of code: `enter` is called as void(state, code).
 struct Stubs {
   std::vector<std::byte> bytes;
-  std::uint32_t enter, exit, leave;  // leave: exit when the pinned registers are in the state already
+  std::uint32_t enter, exit;
+  std::uint32_t exit_spilled;                      // exit when the pinned registers are in the state already
+  std::array<std::uint32_t, kLeaveReasons> leave;  // exit for a reason, with pc in rax; kLink: the site in rcx
   StubOffsets read, write, step;
 };
 

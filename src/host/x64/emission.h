@@ -10,12 +10,12 @@
 #include <array>
 #include <cassert>
 #include <cstring>
-#include <functional>
 #include <optional>
 #include <span>
 #include <utility>
 #include <vector>
 
+#include "base/small_function.h"
 #include "host/x64/compile.h"
 
 namespace doppel::x64 {
@@ -55,8 +55,8 @@ std::vector<std::byte> bytes_of(CodeHolder& code);
 // Jumps to the code of the guest address in rax, if the running thread knows it; else to `miss`. A call leaves the
 // host's return address on the stack.
 void emit_jump_to_rax(x86::Assembler& a, const StateOffsets& o, const Label& miss, bool call = false);
-// What belongs at `miss`.
-void emit_jump_miss(x86::Assembler& a, const StateOffsets& o);
+// Leaves translated code with pc in rax, and for kLink the site in rcx.
+void emit_leave(x86::Assembler& a, const StateOffsets& o, ExitReason reason);
 
 class Compiler::Emission {
  public:
@@ -69,8 +69,13 @@ class Compiler::Emission {
         region_(region),
         last_value_xmm_(kLastXmm - static_cast<unsigned>(pins.floating.size())) {
     assert(pins.integer.size() <= kPinnedRegisters && pins.floating.size() <= kPinnedFloatingRegisters);
+    code_.reset(ResetPolicy::kSoft);
     code_.init(Environment::host());
     code_.attach(&a_);
+    labels_.clear();
+    unlinked_.clear();
+    cold_.clear();
+    released_.clear();
   }
 
   EmittedCode run();
@@ -83,7 +88,12 @@ class Compiler::Emission {
   };
   struct Cold {
     std::size_t part;
-    std::function<void()> emit;
+    SmallFunction<208> emit;
+  };
+  // Registers to be kept over a call, each with the slot for it.
+  struct Saved {
+    std::uint16_t xmms = 0;  // by number
+    std::array<std::uint16_t, 16> slots;
   };
 
   // --- Parts.
@@ -91,7 +101,8 @@ class Compiler::Emission {
   void select(std::size_t part);
   void emit_part(std::size_t part);
   // Emits out of the way, once all parts stand.
-  void later(std::function<void()> emit_cold) { cold_.push_back({part_, std::move(emit_cold)}); }
+  template <class Function>
+  void later(const Function& emit_cold) { cold_.push_back({part_, emit_cold}); }
 
   bool flat() const { return o_.memory != MemoryModel::kPaged; }
   // Where an offset from the current part's start lies, as addresses of parts say it.
@@ -126,9 +137,24 @@ class Compiler::Emission {
   unsigned free_xmm();
 
   // The pinned register of a state offset, if it has one.
-  std::optional<unsigned> pinned(std::int64_t offset) const;
-  std::optional<unsigned> pinned_floating(std::int64_t offset) const { return position(pins_.floating, offset); }
-  static std::optional<unsigned> position(const std::vector<std::uint32_t>& offsets, std::int64_t offset);
+  std::optional<unsigned> pinned(std::int64_t offset) const { return pin_at(offset, o_.integer_registers, pin_of_); }
+  std::optional<unsigned> pinned_floating(std::int64_t offset) const {
+    return pin_at(offset, o_.floating_registers, floating_pin_of_);
+  }
+  // Which guest registers are pinned where, by their numbers; those that are not have kNotPinned.
+  static constexpr std::uint8_t kNotPinned = 0xff;
+  using PinMap = std::array<std::uint8_t, 32>;
+  static PinMap map_of(const std::vector<std::uint32_t>& pins, std::uint32_t first) {
+    PinMap map;
+    map.fill(kNotPinned);
+    for (std::size_t i = 0; i < pins.size(); ++i) map.at((pins[i] - first) / 8) = static_cast<std::uint8_t>(i);
+    return map;
+  }
+  static std::optional<unsigned> pin_at(std::int64_t offset, std::uint32_t first, const PinMap& map) {
+    const std::uint64_t distance = static_cast<std::uint64_t>(offset) - first;
+    if (distance >= 8 * map.size() || distance % 8 != 0 || map[distance / 8] == kNotPinned) return std::nullopt;
+    return map[distance / 8];
+  }
 
   // Values that share pinned register `index` and are needed later move out of it.
   void vacate(unsigned index, Value except);
@@ -232,7 +258,8 @@ class Compiler::Emission {
   // One instruction that does nothing, after which the code's length leaves `remainder` when divided by four.
   void pad_to(std::size_t remainder);
   // Calls a function by `call`, which leaves the host's return address on the stack; continues at the part's end.
-  void emit_call_and_return(const std::function<void()>& call);
+  template <class Call>
+  void emit_call_and_return(const Call& call);
   void emit_exit_to(const Inst& inst);
 
   // rax: the guest-virtual address.
@@ -256,7 +283,7 @@ class Compiler::Emission {
 
   // Leaves the guest address in rax, the TLB entry in rcx; jumps to `slow` on a miss.
   void emit_lookup(ir::Access access, std::int64_t offset, const x86::Gp& base, std::uint32_t array, const Label& slow);
-  void call_slow(const Inst& inst, const StubOffsets& stub, const std::vector<std::pair<unsigned, unsigned>>& saved);
+  void call_slow(const Inst& inst, const StubOffsets& stub, const Saved& saved);
 
   // --- Several accesses off one base value at near offsets share one TLB check: the first asks whether all their bytes
   // lie in one page that has an entry, and keeps its addend, or kNoAddend, in a slot.
@@ -283,11 +310,17 @@ class Compiler::Emission {
   // The instruction is left to the interpreter; values that share a pinned register must leave it first.
   void emit_call(const Inst& inst);
   // The interpreter is told the encoding, so that it need not fetch it.
-  void call_step(const Inst& inst, const std::vector<std::pair<unsigned, unsigned>>& saved);
+  void call_step(const Inst& inst, const Saved& saved);
 
   // The xmm registers that hold values needed after this instruction, each with a slot to keep it in during a
   // call. The slots are only lent: no value is spilled between here and the cold part's place in time.
-  std::vector<std::pair<unsigned, unsigned>> live_xmms();
+  Saved live_xmms();
+  template <class Function>
+  static void for_each(const Saved& saved, Function function) {
+    for (unsigned xmm = 0; xmm < saved.slots.size(); ++xmm) {
+      if ((saved.xmms >> xmm & 1) != 0) function(xmm, saved.slots[xmm]);
+    }
+  }
   void load_from(const x86::Mem& at, const x86::Gp& d, ir::Access access);
   void load_from(const x86::Mem& at, const x86::Xmm& d, ir::Access access);
   void store_to(const x86::Mem& at, const x86::Gp& from, ir::Access access);
@@ -314,9 +347,28 @@ class Compiler::Emission {
   void emit_flags_set(const Inst& inst);
   void emit_float(const Inst& inst);
 
+  struct Workspace {
+    CodeHolder code;
+    x86::Assembler assembler;
+    std::vector<Label> labels, unlinked;
+    std::vector<Cold> cold;
+    std::vector<std::uint32_t> last_use, use_count;
+    std::vector<Where> where;
+    std::vector<Group> groups;
+    std::vector<std::uint16_t> group_of;
+    std::vector<Value> released;
+  };
+  static Workspace& workspace() {
+    thread_local Workspace workspace;
+    return workspace;
+  }
+
+  Workspace& workspace_ = workspace();
   const StateOffsets& o_;
   const HostFeatures& features_;
   const Pins& pins_;
+  const PinMap pin_of_ = map_of(pins_.integer, o_.integer_registers);
+  const PinMap floating_pin_of_ = map_of(pins_.floating, o_.floating_registers);
   const std::span<const PlacedBlock> parts_;
   const bool region_;
   const unsigned last_value_xmm_;
@@ -324,19 +376,20 @@ class Compiler::Emission {
   const ir::Block* block_ = nullptr;
   std::uint64_t address_ = 0;
 
-  CodeHolder code_;
-  x86::Assembler a_;
-  std::vector<Label> labels_;  // of the parts
+  // Memory that one compilation leaves to the next on its thread.
+  CodeHolder& code_ = workspace_.code;
+  x86::Assembler& a_ = workspace_.assembler;
+  std::vector<Label>& labels_ = workspace_.labels;  // of the parts
   Label spill_, fill_, unpin_;
-  std::vector<Cold> cold_;
+  std::vector<Cold>& cold_ = workspace_.cold;
   std::vector<Link> links_;
-  std::vector<Label> unlinked_;  // of each link
+  std::vector<Label>& unlinked_ = workspace_.unlinked;  // of each link
   std::vector<FaultPoint> faults_;
 
   std::size_t now_ = 0;
-  std::vector<std::uint32_t> last_use_;
-  std::vector<std::uint32_t> use_count_;
-  std::vector<Where> where_;
+  std::vector<std::uint32_t>& last_use_ = workspace_.last_use;
+  std::vector<std::uint32_t>& use_count_ = workspace_.use_count;
+  std::vector<Where>& where_ = workspace_.where;
   std::array<Value, kValues.size()> value_of_{ir::kNone, ir::kNone, ir::kNone};
   std::array<Value, 16> xmm_of_ = [] {
     std::array<Value, 16> none;
@@ -344,10 +397,10 @@ class Compiler::Emission {
     return none;
   }();
   std::array<bool, kSpillSlots> slot_used_{};
-  std::vector<Group> groups_;
-  std::vector<std::uint16_t> group_of_;  // by instruction
+  std::vector<Group>& groups_ = workspace_.groups;
+  std::vector<std::uint16_t>& group_of_ = workspace_.group_of;  // by instruction
   Value fused_ = ir::kNone;
-  std::vector<Value> released_;
+  std::vector<Value>& released_ = workspace_.released;
   bool lent_ = false;           // an operand's register has become the result's
   bool operands_read_ = false;  // by the current instruction
 };

@@ -7,6 +7,28 @@ namespace doppel::x64 {
 
 using namespace std::string_view_literals;
 
+template <class Call>
+void Compiler::Emission::emit_call_and_return(const Call& call) {
+  const std::uint64_t back = address_of(block_->guest_bytes);
+  if (flat() && fits_i32(static_cast<std::int64_t>(back))) {
+    a_.push(static_cast<std::int32_t>(back));
+  } else if (flat()) {
+    a_.mov(x86::rcx, back);
+    a_.push(x86::rcx);
+  } else {
+    a_.mov(x86::rcx, state(o_.page));
+    a_.add(x86::rcx, static_cast<int>(back));
+    a_.push(x86::rcx);
+  }
+  call();
+  a_.pop(x86::rax);
+  if (!flat()) {
+    a_.and_(x86::rax, -static_cast<int>(kPageSize));
+    a_.mov(state(o_.page), x86::rax);
+  }
+  emit_link(back, false);
+}
+
 void Compiler::Emission::emit_exit_if(const Inst& inst) {
   const bool step = static_cast<ir::ExitKind>(inst.detail) == ir::ExitKind::kStep;
   const x86::CondCode code = test_condition(inst.operands[0]);
@@ -76,8 +98,7 @@ void Compiler::Emission::emit_link(std::uint64_t address, bool call) {
   a_.bind(site);
   later([=, this] {
     a_.bind(unlinked);
-    a_.lea(x86::rax, x86::ptr(site, -4));
-    a_.mov(state(o_.exit_site), x86::rax);
+    a_.lea(x86::rcx, x86::ptr(site, -4));
     leave_unpinned(ExitReason::kLink, address);
   });
 }
@@ -86,27 +107,6 @@ void Compiler::Emission::pad_to(std::size_t remainder) {
   constexpr std::array<std::string_view, 4> kNops{"", "\x90", "\x66\x90", "\x0f\x1f\x00"sv};
   const std::size_t short_of = (remainder - a_.offset()) % kNops.size();
   a_.embed(kNops[short_of].data(), short_of);
-}
-
-void Compiler::Emission::emit_call_and_return(const std::function<void()>& call) {
-  const std::uint64_t back = address_of(block_->guest_bytes);
-  if (flat() && fits_i32(static_cast<std::int64_t>(back))) {
-    a_.push(static_cast<std::int32_t>(back));
-  } else if (flat()) {
-    a_.mov(x86::rcx, back);
-    a_.push(x86::rcx);
-  } else {
-    a_.mov(x86::rcx, state(o_.page));
-    a_.add(x86::rcx, static_cast<int>(back));
-    a_.push(x86::rcx);
-  }
-  call();
-  a_.pop(x86::rax);
-  if (!flat()) {
-    a_.and_(x86::rax, -static_cast<int>(kPageSize));
-    a_.mov(state(o_.page), x86::rax);
-  }
-  emit_link(back, false);
 }
 
 void Compiler::Emission::emit_exit_to(const Inst& inst) {
@@ -147,9 +147,7 @@ void Compiler::Emission::leave(ExitReason reason, std::uint64_t address) {
 
 void Compiler::Emission::leave_unpinned(ExitReason reason, std::uint64_t address) {
   set_address(address);
-  a_.mov(state(o_.pc), x86::rax);
-  a_.mov(state(o_.exit_reason), static_cast<int>(reason));
-  a_.jmp(state(o_.exit));
+  emit_leave(a_, o_, reason);
 }
 
 void Compiler::Emission::emit_jump(bool call) {
@@ -157,7 +155,7 @@ void Compiler::Emission::emit_jump(bool call) {
   emit_jump_to_rax(a_, o_, miss, call);
   later([=, this] {
     a_.bind(miss);
-    emit_jump_miss(a_, o_);
+    emit_leave(a_, o_, ExitReason::kGo);
   });
 }
 

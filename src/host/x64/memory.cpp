@@ -61,14 +61,13 @@ void Compiler::Emission::emit_lookup(ir::Access access, std::int64_t offset, con
   a_.mov(x86::rcx, x86::qword_ptr(x86::rcx, static_cast<int>(array) + 8));
 }
 
-void Compiler::Emission::call_slow(const Inst& inst, const StubOffsets& stub,
-                                   const std::vector<std::pair<unsigned, unsigned>>& saved) {
-  for (const auto& [xmm, index] : saved) a_.movsd(slot(index), x86::xmm(xmm));
+void Compiler::Emission::call_slow(const Inst& inst, const StubOffsets& stub, const Saved& saved) {
+  for_each(saved, [this](unsigned xmm, unsigned index) { a_.movsd(slot(index), x86::xmm(xmm)); });
   if (region_) a_.call(spill_);
   a_.mov(x86::edx, packed(inst));
   a_.call(state(region_ ? stub.bare : stub.full));
   if (region_) a_.call(fill_);
-  for (const auto& [xmm, index] : saved) a_.movsd(x86::xmm(xmm), slot(index));
+  for_each(saved, [this](unsigned xmm, unsigned index) { a_.movsd(x86::xmm(xmm), slot(index)); });
 }
 
 void Compiler::Emission::find_groups() {
@@ -174,7 +173,7 @@ void Compiler::Emission::emit_call(const Inst& inst) {
   call_step(inst, live_xmms());
 }
 
-void Compiler::Emission::call_step(const Inst& inst, const std::vector<std::pair<unsigned, unsigned>>& saved) {
+void Compiler::Emission::call_step(const Inst& inst, const Saved& saved) {
   if (flat()) {
     load_constant(x86::rax, static_cast<std::int64_t>(address_ & ~(kPageSize - 1)));
     a_.mov(state(o_.page), x86::rax);
@@ -183,12 +182,14 @@ void Compiler::Emission::call_step(const Inst& inst, const std::vector<std::pair
   call_slow(inst, o_.step, saved);
 }
 
-std::vector<std::pair<unsigned, unsigned>> Compiler::Emission::live_xmms() {
-  std::vector<std::pair<unsigned, unsigned>> saved;
+Compiler::Emission::Saved Compiler::Emission::live_xmms() {
+  Saved saved;
   for (unsigned i = kFirstValueXmm; i <= last_value_xmm_; ++i) {
-    if (xmm_of_[i] != ir::kNone && live_after(xmm_of_[i]) && xmm_of_[i] != now_) saved.push_back({i, take_slot()});
+    if (xmm_of_[i] == ir::kNone || !live_after(xmm_of_[i]) || xmm_of_[i] == now_) continue;
+    saved.xmms |= static_cast<std::uint16_t>(1u << i);
+    saved.slots[i] = static_cast<std::uint16_t>(take_slot());
   }
-  for (const auto& [xmm, index] : saved) slot_used_[index] = false;
+  for_each(saved, [this](unsigned, unsigned index) { slot_used_[index] = false; });
   return saved;
 }
 

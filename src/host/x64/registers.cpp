@@ -97,16 +97,6 @@ unsigned Compiler::Emission::free_xmm() {
   return *victim;
 }
 
-std::optional<unsigned> Compiler::Emission::pinned(std::int64_t offset) const {
-  return position(pins_.integer, offset);
-}
-
-std::optional<unsigned> Compiler::Emission::position(const std::vector<std::uint32_t>& offsets, std::int64_t offset) {
-  const auto found = std::find(offsets.begin(), offsets.end(), static_cast<std::uint32_t>(offset));
-  if (found == offsets.end()) return std::nullopt;
-  return static_cast<unsigned>(found - offsets.begin());
-}
-
 void Compiler::Emission::vacate(unsigned index, Value except) {
   for (Value v = 0; v < now_; ++v) {
     if (where_[v].kind != Kind::kPinned || where_[v].index != index || v == except || !live_after(v)) continue;

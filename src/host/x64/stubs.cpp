@@ -34,10 +34,8 @@ void emit_jump_to_rax(x86::Assembler& a, const StateOffsets& o, const Label& mis
   call ? a.call(code) : a.jmp(code);
 }
 
-void emit_jump_miss(x86::Assembler& a, const StateOffsets& o) {
-  if (o.memory != MemoryModel::kPaged) a.mov(state(o.pc), x86::rax);
-  a.mov(state(o.exit_reason), static_cast<int>(ExitReason::kGo));
-  a.jmp(state(o.exit));
+void emit_leave(x86::Assembler& a, const StateOffsets& o, ExitReason reason) {
+  a.jmp(state(o.leave + 8 * static_cast<unsigned>(reason)));
 }
 
 std::vector<std::byte> Compiler::make_entry_miss() const {
@@ -78,11 +76,20 @@ Stubs Compiler::make_stubs(SlowHelper read, SlowHelper write, SlowHelper step) c
   fill(true);
   a.jmp(x86::rax);
 
+  const Label exit = a.newLabel();
+  for (unsigned reason = 0; reason < kLeaveReasons; ++reason) {
+    stubs.leave[reason] = here();
+    if (reason == static_cast<unsigned>(ExitReason::kLink)) a.mov(state(offsets_.exit_site), x86::rcx);
+    a.mov(state(offsets_.pc), x86::rax);
+    a.mov(state(offsets_.exit_reason), reason);
+    a.jmp(exit);
+  }
+  a.bind(exit);
   stubs.exit = here();
   spill();
   const Label leave = a.newLabel();
   a.bind(leave);
-  stubs.leave = here();
+  stubs.exit_spilled = here();
   a.mov(state(offsets_.budget), kBudget);
   a.mov(x86::rsp, state(offsets_.stack));
   for (auto reg = saved.rbegin(); reg != saved.rend(); ++reg) a.pop(*reg);
@@ -122,7 +129,7 @@ Stubs Compiler::make_stubs(SlowHelper read, SlowHelper write, SlowHelper step) c
       const Label miss = a.newLabel();
       emit_jump_to_rax(a, offsets_, miss);
       a.bind(miss);
-      emit_jump_miss(a, offsets_);
+      emit_leave(a, offsets_, ExitReason::kGo);
     }
     a.bind(fault);
     a.mov(kBudget, state(offsets_.budget));

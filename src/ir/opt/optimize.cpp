@@ -32,6 +32,12 @@ bool PassSet::set(std::string_view name, bool enabled) {
   return false;
 }
 
+PassSet PassSet::quick() {
+  PassSet set = all();
+  for (const std::string_view name : {"extension_removal", "compare_fusion", "common_values"}) set.set(name, false);
+  return set;
+}
+
 void optimize(Block& block, const PassSet& enabled) {
   for (unsigned index = 0; index < std::size(kPasses); ++index) {
     if (enabled.contains(index)) kPasses[index].run(block);

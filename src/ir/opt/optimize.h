@@ -27,6 +27,8 @@ class PassSet {
  public:
   static PassSet all() { return PassSet(~std::uint32_t{0}); }
   static PassSet none() { return PassSet(0); }
+  // Those that gain most for their time: for code that may not run often.
+  static PassSet quick();
 
   // Switches the pass of that name on or off. False if there is none.
   bool set(std::string_view name, bool enabled);

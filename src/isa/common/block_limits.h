@@ -11,6 +11,9 @@ namespace doppel::isa {
 using PageOffsets = std::bitset<kPageSize / 2>;
 
 struct BlockLimits {
+  static constexpr unsigned kMostInstructions = 64;
+  static constexpr unsigned kMostBytes = 4 * kMostInstructions;
+
   bool at_branches = false;           // after each conditional branch; otherwise blocks go on past some
   const PageOffsets* heads = nullptr;  // before these, where other blocks begin
 };

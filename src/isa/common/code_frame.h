@@ -14,6 +14,7 @@ struct CodeFrame {
   const std::byte* code = nullptr;   // base of the code memory that block entries are relative to
   // Entry points that blocks reach through memory, which keeps their own code position-independent.
   const void* exit = nullptr;        // leaves to the dispatcher
+  std::array<const void*, 4> leave{};  // likewise, having set pc and exit_reason, which it is the index of
   struct Stub {
     const void* full = nullptr;
     const void* bare = nullptr;      // for regions

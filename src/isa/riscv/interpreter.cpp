@@ -539,8 +539,7 @@ void Interpreter::step() {
 
 void Interpreter::step(std::uint32_t raw) {
   constexpr std::uint32_t kMultiplier = 0x9e37'79b9;
-  const std::size_t slot = (raw * kMultiplier) >> 22;
-  static_assert(std::size_t{1} << (32 - 22) == kKnown);
+  const std::size_t slot = (raw * kMultiplier) >> (32 - kKnownBits);
   Op& op = known_->ops[slot];
   if (known_raw_[slot] != raw) {
     const Decoded decoded = decoder_.decode(raw);

@@ -124,7 +124,8 @@ class Interpreter {
   // For instructions that cannot be kept in a page: those that straddle two, or lie in a page that PMP
   // splits. One slot at a time holds an instruction; the others lead out.
   // Instructions that step() was given: by a hash of the encoding.
-  static constexpr std::size_t kKnown = 1024;
+  static constexpr unsigned kKnownBits = 11;
+  static constexpr std::size_t kKnown = std::size_t{1} << kKnownBits;
   std::unique_ptr<Page> known_;
   std::array<std::uint32_t, kKnown> known_raw_{};
 

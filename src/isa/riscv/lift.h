@@ -34,7 +34,7 @@ class Lifter {
   void lift(std::span<const std::byte> page, unsigned offset, ir::Block& block, const isa::BlockLimits& limits = {},
             std::optional<std::uint64_t> base = std::nullopt) const;
 
-  static constexpr unsigned kMostInstructions = 64;
+  static constexpr unsigned kMostInstructions = isa::BlockLimits::kMostInstructions;
   static constexpr unsigned kMostBranches = 6;
 
  private:
