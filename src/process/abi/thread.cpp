@@ -557,7 +557,8 @@ std::int64_t GuestThread::fork(const CloneRequest& request) {
   borrows_ = false;
   held_.store(0);
   process_.keep_only(*this);
-  // Its code memory is the parent's.
+  // Its code memory is the parent's. It is left lying: to take it apart would copy all that it consists of.
+  static_cast<void>(processor_->engine.release());
   if (auto renewed = process_.shared().renew_engine(*processor_); !renewed) {
     log_error("{}", renewed.error().message);
     ::_exit(125);
