@@ -8,6 +8,7 @@
 #include <limits.h>
 #include <mqueue.h>
 #include <poll.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -342,6 +343,14 @@ static void in_proc(const char* self) {
   stat("/proc/self/exe", &a), stat(self, &b);
   lstat("/proc/self/exe", &b);
   printf("%d %d\n", a.st_ino == b.st_ino, S_ISLNK(b.st_mode));
+  const pid_t child = fork();
+  if (child == 0) pause();
+  char name[64], other[PATH_MAX] = "";
+  snprintf(name, sizeof name, "/proc/%d/exe", child);
+  readlink(name, other, sizeof other);
+  printf("%d\n", strcmp(other, real) == 0);
+  kill(child, SIGKILL);
+  waitpid(child, NULL, 0);
   FILE* maps = fopen("/proc/self/maps", "r");
   int program = 0, stack = 0, heap = 0, wrong = 0;
   unsigned long start, end, last = 0, here = (unsigned long)&start;

@@ -101,11 +101,11 @@ std::int64_t do_openat2(LinuxProcess& p, const Arguments& a) {
 std::int64_t do_readlinkat(LinuxProcess& p, const Arguments& a) {
   const auto head = p.get<std::array<char, 5>>(a[1]);
   if (head && std::memcmp(head->data(), "/proc", head->size()) == 0) {
-    if (const auto text = text_at(p, a[1]); text && is_own_program(*text)) {
+    const auto text = text_at(p, a[1]);
+    if (const auto program = text ? program_link(p, *text) : std::nullopt) {
       if (static_cast<int>(a[3]) <= 0) return -EINVAL;
-      const std::string& program = p.image().path;
-      const u64 bytes = std::min<u64>(program.size(), a[3]);
-      return p.write(a[2], program.data(), bytes) ? static_cast<std::int64_t>(bytes) : -EFAULT;
+      const u64 bytes = std::min<u64>(program->size(), a[3]);
+      return p.write(a[2], program->data(), bytes) ? static_cast<std::int64_t>(bytes) : -EFAULT;
     }
   }
   return host_call(SYS_readlinkat, a[0], reinterpret_cast<u64>(p.pointer(a[1])),

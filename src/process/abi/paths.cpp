@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <array>
@@ -30,21 +31,23 @@ bool take(std::string_view& text, std::string_view prefix) {
   return true;
 }
 
+// A number and the slash behind it.
+bool take_number(std::string_view& text, int& number) {
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), number);
+  if (error != std::errc{}) return false;
+  text.remove_prefix(static_cast<std::size_t>(end - text.data()));
+  return take(text, "/");
+}
+
 // "maps" for /proc/self/maps, /proc/PID/task/TID/maps and so on, if that is us; empty otherwise.
 std::string_view own_entry(std::string_view path) {
   if (!take(path, kProc)) return {};
-  const auto take_number = [&path](int& number) {
-    const auto [end, error] = std::from_chars(path.data(), path.data() + path.size(), number);
-    if (error != std::errc{}) return false;
-    path.remove_prefix(static_cast<std::size_t>(end - path.data()));
-    return take(path, "/");
-  };
   int number = 0;
   if (!take(path, "self/") && !take(path, "thread-self/")) {
     // Threads of ours have entries by their own numbers, too, but nobody looks there.
-    if (!take_number(number) || (number != ::getpid() && number != ::gettid())) return {};
+    if (!take_number(path, number) || (number != ::getpid() && number != ::gettid())) return {};
   }
-  if (take(path, "task/") && !take_number(number)) return {};
+  if (take(path, "task/") && !take_number(path, number)) return {};
   return path;
 }
 
@@ -125,7 +128,34 @@ std::int64_t descriptor_of(const std::string& text, int flags) {
 
 }  // namespace
 
-bool is_own_program(const std::string& path) { return own_entry(path) == "exe"; }
+std::optional<std::string> program_link(const LinuxProcess& process, const std::string& path) {
+  if (!path.ends_with("/exe")) return std::nullopt;
+  if (own_entry(path) == "exe") return process.image().path;
+  std::string_view rest = path;
+  int pid = 0;
+  if (!take(rest, kProc) || !take_number(rest, pid) || rest != "exe") return std::nullopt;
+  struct stat ours {}, theirs {};
+  if (::stat("/proc/self/exe", &ours) != 0 || ::stat(path.c_str(), &theirs) != 0 || ours.st_ino != theirs.st_ino ||
+      ours.st_dev != theirs.st_dev) {
+    return std::nullopt;
+  }
+  // Another Doppel: the program is the first file in its memory, as its interpreter lies higher.
+  const std::unique_ptr<std::FILE, CloseFile> maps(std::fopen(fmt::format("/proc/{}/maps", pid).c_str(), "re"));
+  std::array<char, 8192> line;
+  while (maps != nullptr && std::fgets(line.data(), line.size(), maps.get()) != nullptr) {
+    std::uint64_t start = 0;
+    int name_at = 0;
+    if (std::sscanf(line.data(), "%" SCNx64 "-%*x %*s %*x %*s %*s %n", &start, &name_at) < 1 || name_at == 0 ||
+        start >= AddressSpace::kSizeBytes) {
+      break;
+    }
+    if (line[static_cast<std::size_t>(name_at)] != '/') continue;
+    std::string name(line.data() + name_at);
+    if (name.ends_with('\n')) name.pop_back();
+    return name;
+  }
+  return std::nullopt;
+}
 
 std::optional<std::string> other_path(const LinuxProcess& p, u64 gva) {
   const std::string& prefix = p.options().program.library_prefix;
@@ -136,7 +166,7 @@ std::optional<std::string> other_path(const LinuxProcess& p, u64 gva) {
   }
   auto path = text_at(p, gva);
   if (!path || path->empty() || path->front() != '/') return std::nullopt;
-  if (is_own_program(*path)) return p.image().path;
+  if (auto program = program_link(p, *path)) return program;
   if (prefix.empty() || path->starts_with(kProc)) return std::nullopt;
   std::string prefixed = prefix + *path;
   if (::access(prefixed.c_str(), F_OK) != 0) return std::nullopt;

@@ -15,7 +15,7 @@ std::optional<std::string> other_path(const LinuxProcess& process, std::uint64_t
 // A descriptor of what `path` of /proc shows when it is opened with `flags`, or -errno; nullopt: the host's file.
 std::optional<std::int64_t> open_view(const LinuxProcess& process, const std::string& path, int flags);
 
-// Whether `path` is the link to the guest's program.
-bool is_own_program(const std::string& path);
+// Where `path` leads if it is the link in /proc to a guest's program, ours or another process's.
+std::optional<std::string> program_link(const LinuxProcess& process, const std::string& path);
 
 }  // namespace doppel::process
