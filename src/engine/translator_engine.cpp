@@ -78,6 +78,13 @@ std::size_t fetch_code(const riscv::UserSpace& user, std::uint64_t address, std:
 static_assert(x64::kSpillSlots <= isa::CodeFrame::kSlots && sizeof(CodeCache::JumpEntry) == 16);
 static_assert(sizeof(riscv::TlbEntry) == 16 && sizeof(riscv::FetchEntry) == 16);
 
+// The encoding of an instruction, or what its page has of it.
+std::uint32_t encoding_at(const std::byte* page, std::size_t offset) {
+  std::uint32_t raw = 0;
+  std::memcpy(&raw, page + offset, std::min<std::size_t>(4, kPageSize - offset));
+  return riscv::instruction_bytes(static_cast<std::uint16_t>(raw)) == 2 ? raw & 0xffff : raw;
+}
+
 // The engine that runs on this thread, for helpers that translated code calls with nothing but the state.
 thread_local TranslatorEngine* running = nullptr;
 
@@ -269,15 +276,18 @@ riscv::FetchEntry& TranslatorEngine::fetch_entry() {
 
 void TranslatorEngine::interpret(std::uint64_t end) {
   if (flat()) return interpret_program(end);
+  const std::uint64_t page = align_down(state_.pc, kPageSize);
+  if (fetch_entry().tag != page) return step();
+  auto& entries = *static_cast<CodeCache::Entries*>(fetch_entry().code);
+  const std::byte* source = CodeCache::source(entries);
+  const std::uint64_t changes = mmu_.changes();
   for (;;) {
-    const std::uint64_t pc = state_.pc;
-    const std::uint64_t changes = mmu_.changes();
-    step();
-    const bool straight_on = state_.pc - pc <= 4 && state_.pc % kPageSize > pc % kPageSize;
+    const std::uint64_t offset = state_.pc - page;
+    step(encoding_at(source, offset));
+    const std::uint64_t next = state_.pc - page;
+    const bool straight_on = next - offset - 1 < 4 && next < kPageSize;
     if (!straight_on || state_.instructions >= end || hart_.attention() || mmu_.changes() != changes) return;
-    const riscv::FetchEntry& entry = fetch_entry();
-    if (entry.tag != align_down(pc, kPageSize)) return;
-    if (static_cast<CodeCache::Entries*>(entry.code)->code[state_.pc % kPageSize / 2] != 0) return;
+    if (entries.code[next / 2] != 0) return;
   }
 }
 
@@ -305,9 +315,7 @@ std::uint32_t TranslatorEngine::known_here() {
                        guarded_read(memory.host(state_.pc), 4, bytes) == 0;
     if (known) raw = static_cast<std::uint32_t>(bytes);
   } else if (const riscv::FetchEntry& entry = fetch_entry(); entry.tag == align_down(state_.pc, kPageSize)) {
-    const std::size_t offset = state_.pc & (kPageSize - 1);
-    const std::byte* source = CodeCache::source(*static_cast<CodeCache::Entries*>(entry.code));
-    std::memcpy(&raw, source + offset, std::min<std::size_t>(4, kPageSize - offset));
+    return encoding_at(CodeCache::source(*static_cast<CodeCache::Entries*>(entry.code)), state_.pc & (kPageSize - 1));
   }
   return riscv::instruction_bytes(static_cast<std::uint16_t>(raw)) == 2 ? raw & 0xffff : raw;
 }

@@ -21,7 +21,7 @@ class TranslatorEngine final : public Engine {
     std::uint8_t hot_after = 16;
     // What has run no oftener than this is interpreted: most code of a boot runs a few times, and translating takes as
     // long as interpreting it a hundred times. For system VMs.
-    std::uint8_t translate_after = 6;
+    std::uint8_t translate_after = 8;
   };
   static Result<std::unique_ptr<TranslatorEngine>> create(riscv::Hart& hart, const Options& options);
   static Result<std::unique_ptr<TranslatorEngine>> create(riscv::Hart& hart) { return create(hart, Options{}); }

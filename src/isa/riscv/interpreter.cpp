@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <atomic>
 #include <cstring>
+#include <new>
 #include <thread>
 
 #include "base/bits.h"
@@ -472,10 +473,11 @@ Interpreter::Interpreter(Hart& hart)
       mmu_(hart.mmu()),
       decoder_(hart.isa()),
       tlb_(&mmu_.tlb()),
-      known_(std::make_unique<Page>()),
+      // Of a type that is all right as zeros.
+      known_(static_cast<Known*>(std::calloc(std::size_t{1} << kKnownBits, sizeof(Known)))),
       scratch_(std::make_unique<Page>()),
       refetch_{&refetch_here, {}} {
-  reset_ops(*known_, &illegal_here);  // as 0 is
+  if (known_ == nullptr) throw std::bad_alloc();
   reset_ops(*scratch_, &leave_here);
   page_ = scratch_.get();
   hart.on_fence_i = [this] { expect_code_changes(); };
@@ -539,20 +541,23 @@ void Interpreter::step() {
 
 void Interpreter::step(std::uint32_t raw) {
   constexpr std::uint32_t kMultiplier = 0x9e37'79b9;
-  const std::size_t slot = (raw * kMultiplier) >> (32 - kKnownBits);
-  Op& op = known_->ops[slot];
-  if (known_raw_[slot] != raw) {
+  Known& known = known_.get()[(raw * kMultiplier) >> (32 - kKnownBits)];
+  if (known.raw != raw || known.op.handler == nullptr) {
     const Decoded decoded = decoder_.decode(raw);
-    op = {decoded.row == kIllegal ? &illegal_here : handler_of(decoded.row), decoded.operands};
-    known_raw_[slot] = raw;
+    known = {raw, {decoded.row == kIllegal ? &illegal_here : handler_of(decoded.row), decoded.operands}};
   }
-  // As if the page lay where the slot is the instruction's place.
-  page_ = known_.get();
-  page_gva_ = state_.pc - 2 * slot;
+  scratch_->ops[scratch_slot_].handler = &leave_here;
+  scratch_slot_ = 0;
+  scratch_raw_ = raw;
+  scratch_->ops.front() = known.op;
+  // As if the page began at the instruction.
+  const Op* op = scratch_->ops.data();
+  page_ = scratch_.get();
+  page_gva_ = state_.pc;
   tlb_ = &mmu_.tlb();
   end_ = state_.instructions + 1;
   remaining_ = 0;
-  const Op* next = op.handler(state_, &op, *this);
+  const Op* next = op->handler(state_, op, *this);
   state_.pc = next == &refetch_ ? state_.pc : pc_of(next);
   state_.instructions = end_ - static_cast<std::uint64_t>(remaining_);
 }
@@ -660,7 +665,6 @@ void Interpreter::reset_ops(Page& page, Handler handler) {
 
 std::uint32_t Interpreter::raw_of(const Op* op) const {
   if (page_ == scratch_.get()) return scratch_raw_;
-  if (page_ == known_.get()) return known_raw_[static_cast<std::size_t>(op - page_->ops.data())];
   const std::size_t offset = static_cast<std::size_t>(op - page_->ops.data()) * 2;
   std::uint16_t low = 0;
   std::memcpy(&low, page_->source.bytes() + offset, 2);

@@ -8,6 +8,7 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
+#include <cstdlib>
 #include <memory>
 #include <optional>
 #include <unordered_map>
@@ -121,14 +122,20 @@ class Interpreter {
   std::vector<std::uint64_t> page_order_;  // for eviction, round robin
   std::size_t next_eviction_ = 0;
 
-  // For instructions that cannot be kept in a page: those that straddle two, or lie in a page that PMP
-  // splits. One slot at a time holds an instruction; the others lead out.
-  // Instructions that step() was given: by a hash of the encoding.
-  static constexpr unsigned kKnownBits = 11;
-  static constexpr std::size_t kKnown = std::size_t{1} << kKnownBits;
-  std::unique_ptr<Page> known_;
-  std::array<std::uint32_t, kKnown> known_raw_{};
+  // What step() was given, decoded, by a hash of the encoding. Zeros are no instruction: pages of it that nothing hashes to
+  // are never touched.
+  struct Known {
+    std::uint32_t raw;
+    Op op;
+  };
+  static constexpr unsigned kKnownBits = 13;
+  struct Free {
+    void operator()(void* memory) const { std::free(memory); }
+  };
+  std::unique_ptr<Known, Free> known_;
 
+  // For instructions that cannot be kept in a page: those that straddle two, or lie in a page that PMP
+  // splits, or came without one. One slot at a time holds an instruction; the others lead out.
   std::unique_ptr<Page> scratch_;
   std::size_t scratch_slot_ = 0;
   std::uint32_t scratch_raw_ = 0;
