@@ -14,7 +14,7 @@ constexpr std::uint8_t kUser = 0, kSupervisor = 1, kMachine = 3;
 
 // Page table entries (privileged manual, "Sv39" and the chapters on Svnapot and Svpbmt).
 namespace pte {
-constexpr std::uint64_t kV = 1, kR = 2, kW = 4, kX = 8, kU = 16, kA = 64, kD = 128;
+constexpr std::uint64_t kV = 1, kR = 2, kW = 4, kX = 8, kU = 16, kG = 32, kA = 64, kD = 128;
 constexpr std::uint64_t kPbmt = std::uint64_t{3} << 61, kN = std::uint64_t{1} << 63;
 constexpr std::uint64_t kReserved = std::uint64_t{0x7f} << 54;
 }  // namespace pte
@@ -70,6 +70,10 @@ void Mmu::update() {
   }
   if (oldest->tlb == nullptr) oldest->tlb = std::make_unique<TlbContext>();
   oldest->tlb->clear();
+  const Slot* model = latest_[key.mode()];
+  if (model != nullptr && model != oldest && model->valid && bits(model->key.satp, 63, 60) == bits(key.satp, 63, 60)) {
+    oldest->tlb->copy_global(*model->tlb);
+  }
   oldest->key = key;
   oldest->valid = true;
   use(*oldest);
@@ -111,6 +115,9 @@ void Mmu::fence(const std::uint64_t* gva, const std::uint64_t* asid) {
     if (asid != nullptr && bits(slot.key.satp, 59, 44) != (*asid & 0xffff)) continue;
     if (gva != nullptr) {
       slot.tlb->clear_page(*gva);
+    } else if (asid != nullptr && slot.key.data_privilege == kSupervisor) {
+      // A fence of one address space is not one of global pages.
+      slot.valid = slot.tlb->clear_local();
     } else {
       slot.valid = false;
     }
@@ -186,7 +193,8 @@ Mmu::Walk Mmu::end_of_walk(std::uint64_t value, unsigned offset_bits, std::uint6
           page_bytes,
           permits(value, Access::kRead, privilege),
           (value & pte::kD) != 0 && permits(value, Access::kWrite, privilege),
-          (value & pte::kU) != 0};
+          (value & pte::kU) != 0,
+          (value & pte::kG) != 0};
 }
 
 std::expected<Mmu::Walk, Trap> Mmu::walk(std::uint64_t gva, Access access, std::uint8_t privilege) {
@@ -194,7 +202,7 @@ std::expected<Mmu::Walk, Trap> Mmu::walk(std::uint64_t gva, Access access, std::
   const unsigned mode = static_cast<unsigned>(bits(state.satp, 63, 60));
   if (privilege == kMachine || mode == kBare) {
     // Physical addresses have 56 bits; beyond them nothing answers.
-    return Walk{{gva}, kPageSize, true, true, false};
+    return Walk{{gva}, kPageSize, true, true, false, false};
   }
   ++statistics_.walks;
   const Trap fault{page_fault(access), gva};
@@ -291,6 +299,7 @@ std::expected<Mmu::Location, Trap> Mmu::locate(std::uint64_t gva, Access access,
   if (whole) {
     if (found->page_bytes > kPageSize) current_->note_large_page(gva, found->page_bytes);
     if (found->user && privilege == kSupervisor) current_->note_user_page(TlbContext::index(gva));
+    if (found->user || !found->global) current_->note_local_page(gva);
     insert(gva, page, access, pmp_open_ && found->reads, pmp_open_ && found->writes);
   }
   return Location{found->gpa, page + (found->gpa.value & (kPageSize - 1))};

@@ -90,7 +90,8 @@ class Mmu {
     std::uint64_t page_bytes;
     // Whether the page could be read, or written, likewise without another walk.
     bool reads, writes;
-    bool user;  // of user mode
+    bool user;    // of user mode
+    bool global;  // in every address space
   };
   static constexpr unsigned kSlots = 16;
 

@@ -10,7 +10,8 @@ namespace doppel::riscv {
 void TlbContext::clear() {
   clear_data();
   clear_fetch();
-  paths.fill({});
+  upper_half_is_global = true;
+  clear_paths();
   for (std::size_t i = 0; i < kLargeShifts.size(); ++i) {
     if (!any_large[i]) continue;
     any_large[i] = false;
@@ -31,6 +32,44 @@ void TlbContext::forget_user_pages() {
   if (user_pages > kMostUserPages) return clear_data();
   for (unsigned i = 0; i < user_pages; ++i) read[user_page_indices[i]] = write[user_page_indices[i]] = {};
   user_pages = 0;
+}
+
+void TlbContext::copy_global(const TlbContext& other) {
+  if (!other.upper_half_is_global) return;
+  const auto copy = [](std::uint64_t groups, const auto& from, auto& to) {
+    for (; groups != 0; groups &= groups - 1) {
+      const unsigned first = static_cast<unsigned>(std::countr_zero(groups)) * kGroup;
+      for (unsigned i = first; i < first + kGroup; ++i) {
+        if (in_upper_half(from[i].tag)) to[i] = from[i];
+      }
+    }
+  };
+  copy(other.filled, other.read, read);
+  copy(other.filled, other.write, write);
+  copy(other.filled_fetch, other.fetch, fetch);
+  copy(other.filled_fetch, other.translated, translated);
+  filled = other.filled;
+  filled_fetch = other.filled_fetch;
+  large = other.large;
+  any_large = other.any_large;
+}
+
+bool TlbContext::clear_local() {
+  if (!upper_half_is_global || (filled | filled_fetch) == 0) return false;
+  const auto clear = [](std::uint64_t groups, auto& entries) {
+    for (; groups != 0; groups &= groups - 1) {
+      const unsigned first = static_cast<unsigned>(std::countr_zero(groups)) * kGroup;
+      for (unsigned i = first; i < first + kGroup; ++i) {
+        if (!in_upper_half(entries[i].tag)) entries[i] = {};
+      }
+    }
+  };
+  clear(filled, read);
+  clear(filled, write);
+  clear(filled_fetch, fetch);
+  clear(filled_fetch, translated);
+  clear_paths();
+  return true;
 }
 
 void TlbContext::clear_fetch() {

@@ -58,6 +58,14 @@ struct TlbContext {
     if (user_pages != 0) forget_user_pages();
   }
 
+  // An entry for gva is about to be filled of a page that is not the same in all address spaces.
+  void note_local_page(std::uint64_t gva) { upper_half_is_global = upper_half_is_global && !in_upper_half(gva); }
+  // Takes over what another context, of another address space and the same mode, has of the upper half, where that is
+  // all global: an operating system lies there. For one that was just cleared.
+  void copy_global(const TlbContext& other);
+  // Forgets all but that; false if there is nothing to be kept.
+  bool clear_local();
+
   // Some entries are about to be pieces of the page of `size_bytes` around gva. A fence of one address must
   // forget all pieces of a page.
   void note_large_page(std::uint64_t gva, std::uint64_t size_bytes);
@@ -79,11 +87,14 @@ struct TlbContext {
   static constexpr std::size_t kHashes = 1024;
   static std::size_t hash(std::uint64_t number) { return number * 0x9e37'79b9'7f4a'7c15 >> 54; }
 
+  static bool in_upper_half(std::uint64_t gva) { return gva >> 63 != 0; }
   void clear_entry(unsigned index);
   void clear_data();
+  void clear_paths() { paths.fill({}); }
   void forget_user_pages();
   void clear_range(std::uint64_t start, std::uint64_t size_bytes);
 
+  bool upper_half_is_global = true;
   static constexpr unsigned kMostUserPages = 64;  // that are known one by one
   unsigned user_pages = 0;
   std::array<std::uint16_t, kMostUserPages> user_page_indices;

@@ -434,6 +434,90 @@ TEST_F(Tlb, AddressSpacesAndModesAreApart) {
   EXPECT_EQ(look(), std::nullopt);
 }
 
+// A new address space knows what is the same in all of them, and nothing else.
+TEST_F(Tlb, GlobalPagesAreKnownInNewAddressSpaces) {
+  constexpr u64 kGlobal = 0xffff'ffc0'0012'3000, kLocal = 0xffff'ffc0'0056'8000, kLow = 0x56'9000;
+  for (const bool all_global : {true, false}) {
+    tables.map(kGlobal, kData + 0x1000, pte::kAll | pte::kG);
+    tables.map(kLocal, kData + 0x2000, pte::kAll | (all_global ? pte::kG : 0));
+    tables.map(kLow, kData + 0x3000, pte::kAll | pte::kG);
+    machine.run("sfence.vma zero, zero");
+    const auto look_at = [&](u64 gva) {
+      machine.x(8) = gva;
+      return look();
+    };
+    machine.set_satp(tables.satp(1));
+    EXPECT_EQ(look_at(kGlobal), 1u);
+    EXPECT_EQ(look_at(kLocal), 2u);
+    EXPECT_EQ(look_at(kLow), 3u);
+    machine.set_satp(tables.satp(2));
+    const u64 walks = machine.hart.mmu().statistics().walks;
+    EXPECT_EQ(look_at(kGlobal), 1u);
+    EXPECT_EQ(machine.hart.mmu().statistics().walks, all_global ? walks : walks + 1);
+    tables.map(kLow, kData + 0x4000, pte::kAll);
+    EXPECT_EQ(look_at(kLow), 4u);
+    // A fence of the address forgets it in both.
+    tables.map(kGlobal, kData + 0x5000, pte::kAll | pte::kG);
+    machine.x(9) = kGlobal;
+    machine.run("sfence.vma s1, zero");
+    EXPECT_EQ(look_at(kGlobal), 5u);
+    machine.set_satp(tables.satp(1));
+    EXPECT_EQ(look_at(kGlobal), 5u);
+  }
+  // A page of users in the upper half is not the supervisor's once SUM has fallen, in any address space.
+  tables.map(kGlobal, kData, pte::kAll | pte::kG | pte::kU);
+  machine.run("sfence.vma zero, zero");
+  machine.set_status(mstatus::kSum);
+  machine.x(8) = kGlobal;
+  EXPECT_EQ(look(), 0u);
+  machine.set_satp(tables.satp(3));
+  machine.set_status(0, mstatus::kSum);
+  EXPECT_EQ(look(), std::nullopt);
+  machine.set_satp(tables.satp(4));
+  EXPECT_EQ(look(), std::nullopt);
+}
+
+// A fence of one address space leaves global pages alone, as the manual lets it.
+TEST_F(Tlb, FencesOfAddressSpacesLeaveGlobalPages) {
+  constexpr u64 kGlobal = 0xffff'ffc0'0012'3000;
+  tables.map(kGlobal, kData + 0x1000, pte::kAll | pte::kG);
+  tables.map(kPage, kData + 0x2000, pte::kAll);
+  const auto look_at = [&](u64 gva) {
+    machine.x(8) = gva;
+    return look();
+  };
+  EXPECT_EQ(look_at(kGlobal), 1u);
+  EXPECT_EQ(look_at(kPage), 2u);
+  tables.map(kPage, kData + 0x3000, pte::kAll);
+  machine.x(18) = 1;
+  machine.run("sfence.vma zero, s2");
+  const u64 walks = machine.hart.mmu().statistics().walks;
+  EXPECT_EQ(look_at(kGlobal), 1u);
+  EXPECT_EQ(machine.hart.mmu().statistics().walks, walks);
+  EXPECT_EQ(look_at(kPage), 3u);
+  // With a page that is not global in that half, it forgets everything.
+  tables.map(kGlobal + 0x1000, kData + 0x4000, pte::kAll);
+  EXPECT_EQ(look_at(kGlobal + 0x1000), 4u);
+  tables.map(kGlobal + 0x1000, kData + 0x5000, pte::kAll);
+  machine.run("sfence.vma zero, s2");
+  EXPECT_EQ(look_at(kGlobal + 0x1000), 5u);
+}
+
+// Pieces of a large page are forgotten together, also where they were taken over.
+TEST_F(Tlb, FencesReachWhatWasTakenOver) {
+  constexpr u64 kLarge = 0xffff'ffc0'0020'0000;
+  tables.map(kLarge, kRam, pte::kAll | pte::kG, 1);
+  machine.poke(kRam + 0x3000, u64{7});
+  machine.x(8) = kLarge + 0x3000;
+  EXPECT_EQ(look(), 7u);
+  machine.set_satp(tables.satp(2));
+  EXPECT_EQ(look(), 7u);
+  machine.poke(tables.entry(kLarge, 1), u64{0});
+  machine.x(9) = kLarge + 0x12'3000;
+  machine.run("sfence.vma s1, zero");
+  EXPECT_EQ(look(), std::nullopt);
+}
+
 // The supervisor's way to users' pages ends with SUM, to however many it went; its own pages stay known.
 TEST_F(Tlb, UserPagesAreForgottenWhenSumFalls) {
   for (const u64 pages : {1u, 64u, 65u, 100u}) {
