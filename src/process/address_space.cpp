@@ -62,6 +62,7 @@ AddressSpace::~AddressSpace() {
 }
 
 void AddressSpace::grow_to(std::uint64_t gva) const {
+  if (!identity()) return;
   const auto stack = regions_.upper_bound(gva);
   if (stack == regions_.end() || !stack->second.grows) return;
   if (stack != regions_.begin() && std::prev(stack)->second.end + kStackGap > gva) return;
@@ -81,6 +82,13 @@ bool AddressSpace::allows(std::uint64_t gva, int protection) const {
   int allowed = region.protection;
   if ((allowed & (PROT_WRITE | PROT_EXEC)) != 0) allowed |= PROT_READ;
   return gva < region.end && (allowed & protection) == protection;
+}
+
+bool AddressSpace::is_mapped(std::uint64_t gva, std::uint64_t bytes) const {
+  if (!flat_.contains(gva, bytes)) return false;
+  const std::lock_guard lock(mutex_);
+  grow_to(align_down(gva, kPageSize));
+  return covered(gva, gva + bytes);
 }
 
 std::vector<AddressSpace::Mapping> AddressSpace::mappings() const {
@@ -208,10 +216,10 @@ std::int64_t AddressSpace::map_locked(std::uint64_t gva, std::uint64_t bytes, in
   if (!flat_.contains(gva, bytes)) return -ENOMEM;
   if (fixed && gva < kLowest) return -EPERM;
   if ((flags & MAP_FIXED_NOREPLACE) != 0 && !is_free(gva, bytes)) return -EEXIST;
-  const bool grows = (flags & MAP_GROWSDOWN) != 0 && (flags & (MAP_SHARED | MAP_PRIVATE)) == MAP_PRIVATE && identity();
-  // What grows is not to be merged into a reservation, and hardware's reasons for some places are not ours.
-  const int kDropped = MAP_FIXED_NOREPLACE | MAP_STACK | MAP_32BIT | (grows ? 0 : MAP_GROWSDOWN);
-  void* at = ::mmap(flat_.host(gva), bytes, host_protection(protection), (flags & ~kDropped) | MAP_FIXED, fd,
+  const bool grows = (flags & MAP_GROWSDOWN) != 0 && (flags & (MAP_SHARED | MAP_PRIVATE)) == MAP_PRIVATE;
+  // Nothing grows into a reservation, and hardware's reasons for some places are not ours.
+  const int dropped = MAP_FIXED_NOREPLACE | MAP_STACK | MAP_32BIT | (grows && identity() ? 0 : MAP_GROWSDOWN);
+  void* at = ::mmap(flat_.host(gva), bytes, host_protection(protection), (flags & ~dropped) | MAP_FIXED, fd,
                     static_cast<off_t>(offset));
   if (at == MAP_FAILED) return -errno;
   note(gva, {gva + bytes, protection, grows}, code);

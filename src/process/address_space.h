@@ -37,6 +37,9 @@ class AddressSpace {
   // Whether all of `protection` (PROT_ bits) is allowed at gva.
   bool allows(std::uint64_t gva, int protection) const;
 
+  // Whether something is mapped at each address of [gva, gva + bytes), whatever is allowed there.
+  bool is_mapped(std::uint64_t gva, std::uint64_t bytes) const;
+
   struct Mapping {
     std::uint64_t start, end;
     int protection;  // the guest's

@@ -6,6 +6,7 @@
 #include <array>
 #include <cerrno>
 
+#include "memory/address.h"
 #include "process/abi/host_call.h"
 #include "process/abi/linux_process.h"
 #include "process/abi/system_calls.h"
@@ -39,6 +40,14 @@ std::int64_t do_flush_icache(LinuxProcess& p, const Arguments& a) {
   return 0;
 }
 
+// Of a range that must be mapped as a whole. Where the guest's memory is a reservation, the host could not tell.
+template <long Host, unsigned Pointers>
+std::int64_t on_mapped(LinuxProcess& p, const Arguments& a) {
+  if (a[0] % kPageSize == 0 && !p.space().is_mapped(a[0], a[1])) return -ENOMEM;
+  return host_call(Host, reinterpret_cast<u64>(p.pointer(a[0])), a[1],
+                   (Pointers & 0b100) != 0 ? reinterpret_cast<u64>(p.pointer(a[2])) : a[2]);
+}
+
 // Locking is about time, not about results; and what is locked here would be all of Doppel's memory, too.
 std::int64_t do_mlockall(LinuxProcess&, const Arguments& a) {
   constexpr u64 kKnown = MCL_CURRENT | MCL_FUTURE | MCL_ONFAULT;
@@ -60,12 +69,12 @@ constexpr std::array kRows{
     Row{216, "mremap", -1, 0, do_mremap},
     Row{222, "mmap", -1, 0, do_mmap},
     Row{226, "mprotect", -1, 0, do_mprotect},
-    Row{227, "msync", SYS_msync, 0b1},
-    Row{228, "mlock", SYS_mlock, 0b1},
+    Row{227, "msync", -1, 0, on_mapped<SYS_msync, 0b1>},
+    Row{228, "mlock", -1, 0, on_mapped<SYS_mlock, 0b1>},
     Row{229, "munlock", SYS_munlock, 0b1},
     Row{230, "mlockall", -1, 0, do_mlockall},
     Row{231, "munlockall", SYS_munlockall},
-    Row{232, "mincore", SYS_mincore, 0b101},
+    Row{232, "mincore", -1, 0, on_mapped<SYS_mincore, 0b101>},
     Row{233, "madvise", -1, 0, do_madvise},
     refused_row(234, "remap_file_pages"),
     Row{235, "mbind", SYS_mbind, 0b1001},
