@@ -100,10 +100,14 @@ std::int64_t call(LinuxProcess& process, u64 number, const Arguments& a) {
   }
   const std::int64_t value = carry_out(process, *row, a);
   if (process.options().trace_calls) {
-    fmt::print(stderr, "{}({:#x}, {:#x}, {:#x}, {:#x}, {:#x}, {:#x}) = {}\n", row->name, a[0], a[1], a[2], a[3], a[4],
-               a[5], value);
+    fmt::print(stderr, "{}({:#x}, {:#x}, {:#x}, {:#x}, {:#x}, {:#x}) {}\n", row->name, a[0], a[1], a[2], a[3], a[4], a[5],
+               value == kRestart ? "<unfinished ...>" : fmt::format("= {}", value));
   }
   return value;
+}
+
+void trace_rest(const LinuxProcess& process, u64 number, std::int64_t value) {
+  if (process.options().trace_calls) fmt::print(stderr, "<... {} resumed> = {}\n", kTable[number]->name, value);
 }
 
 std::int64_t system_call(LinuxProcess& process) {

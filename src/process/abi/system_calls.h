@@ -62,6 +62,9 @@ std::int64_t system_call(LinuxProcess& process);
 // The call of this number.
 std::int64_t call(LinuxProcess& process, u64 number, const Arguments& arguments);
 
+// A line of the trace for a call of the table whose result is known only now.
+void trace_rest(const LinuxProcess& process, u64 number, std::int64_t value);
+
 // --- For the tables.
 
 // What the guest gets for what the host's syscall() returned.

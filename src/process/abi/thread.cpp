@@ -135,6 +135,7 @@ void GuestThread::carry_out(Outside function) {
   const std::int64_t value = function(*this);
   if (value == kRestart || ended_) return;
   riscv::HartState& state = hart().state();
+  trace_rest(process_, state.x[17], value);
   state.pc += 4;
   state.x[10] = static_cast<u64>(value);
 }
