@@ -102,6 +102,13 @@ static void forks(void) {
 
 static int child_main(void* argument) { return *(int*)argument + getpid() - (int)syscall(SYS_getpid); }
 
+// Both run at once, and see each other's writes.
+static int share_main(void* argument) {
+  *(volatile int*)&shared = 1;
+  while (*(volatile int*)&shared != 2) sched_yield();
+  return *(int*)argument;
+}
+
 static void clones(void) {
   static char stack[65536] __attribute__((aligned(16)));
   int value = 6, status;
@@ -112,6 +119,18 @@ static void clones(void) {
   const pid_t vforked = clone(child_main, stack + sizeof stack, CLONE_VM | CLONE_VFORK | SIGCHLD, &value);
   waitpid(vforked, &status, 0);
   printf(", sharing %d", WEXITSTATUS(status));
+  value = 8;
+  shared = 0;
+  const pid_t beside = clone(share_main, stack + sizeof stack, CLONE_VM | SIGCHLD, &value);
+  while (!*(volatile int*)&shared) sched_yield();
+  *(volatile int*)&shared = 2;
+  waitpid(beside, &status, 0);
+  printf(", beside %d", WEXITSTATUS(status));
+  const pid_t ended = clone(share_main, stack + sizeof stack, CLONE_VM | SIGCHLD, &value);
+  while (*(volatile int*)&shared != 1) sched_yield();
+  kill(ended, SIGTERM);
+  waitpid(ended, &status, 0);
+  printf(", ended %d", WTERMSIG(status));
   pid_t ids[2] = {0, 0};
   int pidfd = -1;
   struct clone_args arguments = {.flags = CLONE_PIDFD | CLONE_PARENT_SETTID | CLONE_CLEAR_SIGHAND,

@@ -170,13 +170,13 @@ void GuestThread::file_signal(const siginfo_t& info) {
 }
 
 void GuestThread::open_mask() {
-  if (borrows_) return;
+  if (deaf_) return;
   if (signal_waiting_.load(std::memory_order_acquire) == 0) set_host_mask(mask_ & ~kOwnSignals);
 }
 
 std::int64_t GuestThread::set_signal_mask(u64 mask) {
   mask &= ~kUnblockable;
-  if (!borrows_) {
+  if (!deaf_) {
     const u64 host = mask & ~kOwnSignals;
     const std::int64_t result = host_call(SYS_rt_sigprocmask, SIG_SETMASK, reinterpret_cast<u64>(&host), 0, sizeof host);
     if (result != 0) return result;
@@ -397,8 +397,9 @@ std::int64_t GuestThread::clone(const CloneRequest& request) {
   block_host_signals();
   if (signal_waiting_.load() != 0) return kRestart;
   const std::int64_t child = (request.flags & CLONE_THREAD) != 0 ? clone_thread(request)
-                             : (request.flags & CLONE_VM) != 0   ? clone_borrowing(request)
-                                                                 : fork(request);
+                             : (request.flags & CLONE_VM) == 0   ? fork(request)
+                             : (request.flags & CLONE_VFORK) != 0 ? clone_borrowing(request)
+                                                                  : clone_carried(request);
   if (child > 0 && (request.flags & (CLONE_PARENT_SETTID | CLONE_VM)) == CLONE_PARENT_SETTID) {
     process_.put(request.parent_tid, static_cast<pid_t>(child));
   }
@@ -426,19 +427,23 @@ struct ThreadStart {
 
 }  // namespace
 
-std::int64_t GuestThread::clone_thread(const CloneRequest& request) {
-  auto processor = process_.shared().take_processor();
-  if (!processor) {
-    log_warning("no thread: {}", processor.error().message);
-    return -EAGAIN;
-  }
-  // The C library's first thread has it install a handler of its own for a signal that is the guest's.
+// The C library's first thread has it install a handler of its own for a signal that is the guest's.
+void GuestThread::prepare_for_threads() {
   static std::once_flag installed;
   std::call_once(installed, [this] {
     std::thread([] {}).join();
     process_.actions().take_back(kLibrarySignal);
     block_host_signals();
   });
+}
+
+std::int64_t GuestThread::clone_thread(const CloneRequest& request) {
+  auto processor = process_.shared().take_processor();
+  if (!processor) {
+    log_warning("no thread: {}", processor.error().message);
+    return -EAGAIN;
+  }
+  prepare_for_threads();
   auto start = std::make_shared<ThreadStart>();
   start->request = request;
   start->thread = std::make_unique<GuestThread>(process_, std::move(*processor), mask_);
@@ -495,23 +500,24 @@ namespace {
 struct BorrowerStart {
   GuestThread* thread;
   const CloneRequest* request;
+  std::atomic<pid_t>* told;  // gets the child's id before it begins
 };
 
 }  // namespace
 
 // vfork(): the child runs in our memory on our hart, which we do not need until it is gone.
-std::int64_t GuestThread::clone_borrowing(const CloneRequest& request) {
-  if ((request.flags & CLONE_VFORK) == 0) return -ENOSYS;
+std::int64_t GuestThread::clone_borrowing(const CloneRequest& request, std::atomic<pid_t>* told) {
   const Registers mine = registers();
   const std::unique_ptr<LinuxProcess> process = process_.borrower();
   GuestThread child(*process, std::move(processor_), mask_);
   child.borrows_ = child.is_first_ = true;
+  child.deaf_ = told == nullptr;
   child.stack_ = stack_;
   void* stack = ::mmap(nullptr, kHostStackBytes, PROT_READ | PROT_WRITE,
                        MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_STACK, -1, 0);
   std::int64_t id = -ENOMEM;
   if (stack != MAP_FAILED) {
-    BorrowerStart start{&child, &request};
+    BorrowerStart start{&child, &request, told};
     constexpr u64 kOurs = CLONE_SETTLS | CLONE_PARENT_SETTID | CLONE_CHILD_SETTID | CLONE_CHILD_CLEARTID |
                           CLONE_SIGHAND | kCloneClearHandlers;
     const int flags = static_cast<int>(request.flags & ~kOurs) | request.exit_signal;
@@ -537,7 +543,57 @@ int GuestThread::borrower_main(void* argument) {
   const BorrowerStart& start = *static_cast<BorrowerStart*>(argument);
   running_thread = start.thread;
   start.thread->begin(*start.request);
+  if (start.told != nullptr) {
+    start.told->store(::gettid(), std::memory_order_release);
+    start.told->notify_all();
+  }
   ::_exit(start.thread->run());
+}
+
+namespace {
+
+struct CarrierStart {
+  std::unique_ptr<GuestThread> thread;
+  CloneRequest request;
+  std::atomic<pid_t> told{0};  // or -errno
+};
+
+}  // namespace
+
+// A child that shares memory, and nobody waits for it: a thread of ours does in its parent's place, as a host process
+// needs what the C library keeps of a thread.
+std::int64_t GuestThread::clone_carried(const CloneRequest& request) {
+  auto processor = process_.shared().take_processor();
+  if (!processor) return -EAGAIN;
+  prepare_for_threads();
+  auto start = std::make_shared<CarrierStart>();
+  start->request = request;
+  start->request.flags |= CLONE_VFORK;
+  start->thread = std::make_unique<GuestThread>(process_, std::move(*processor), mask_);
+  start->thread->set_registers(registers());
+  auto* argument = new std::shared_ptr<CarrierStart>(start);
+  pthread_t handle{};
+  if (::pthread_create(&handle, nullptr, &carrier_main, argument) != 0) {
+    delete argument;
+    process_.shared().give_back(std::move(start->thread->processor_));
+    return -EAGAIN;
+  }
+  ::pthread_detach(handle);
+  start->told.wait(0, std::memory_order_acquire);
+  return start->told.load(std::memory_order_acquire);
+}
+
+void* GuestThread::carrier_main(void* argument) {
+  const std::shared_ptr<CarrierStart> start = std::move(*static_cast<std::shared_ptr<CarrierStart>*>(argument));
+  delete static_cast<std::shared_ptr<CarrierStart>*>(argument);
+  const std::int64_t child = start->thread->clone_borrowing(start->request, &start->told);
+  running_thread = nullptr;
+  if (child < 0) {
+    start->told.store(static_cast<pid_t>(child), std::memory_order_release);
+    start->told.notify_all();
+  }
+  start->thread->process_.shared().give_back(std::move(start->thread->processor_));
+  return nullptr;
 }
 
 std::int64_t GuestThread::fork(const CloneRequest& request) {
@@ -555,7 +611,7 @@ std::int64_t GuestThread::fork(const CloneRequest& request) {
   if (child != 0) return child;
   id_ = ::gettid();
   is_first_ = true;
-  borrows_ = false;
+  borrows_ = deaf_ = false;
   held_.store(0);
   process_.keep_only(*this);
   // Its code memory is the parent's. It is left lying: to take it apart would copy all that it consists of.

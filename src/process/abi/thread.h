@@ -83,8 +83,11 @@ class GuestThread {
   struct Registers;
   Registers registers();
   void set_registers(const Registers& registers);
+  void prepare_for_threads();
   std::int64_t clone_thread(const CloneRequest& request);
-  std::int64_t clone_borrowing(const CloneRequest& request);
+  std::int64_t clone_borrowing(const CloneRequest& request, std::atomic<pid_t>* told = nullptr);
+  std::int64_t clone_carried(const CloneRequest& request);
+  static void* carrier_main(void* argument);
   std::int64_t fork(const CloneRequest& request);
   static void* thread_main(void* argument);
   static int borrower_main(void* argument);
@@ -103,9 +106,10 @@ class GuestThread {
   pid_t id_ = 0;
   // The host thread ends with the guest's. Otherwise its C library's end of a thread would mistake it for the last.
   bool is_first_ = false;
-  // Runs in memory that its parent, which waits, shares. Signals wait on the host then: one that ended the process in
-  // the middle of our work would leave the parent with half of it.
+  // Runs in memory that its parent shares, on the hart of a thread that waits.
   bool borrows_ = false;
+  // Signals wait on the host: one that ended a borrower in the middle of our work would leave the parent with half of it.
+  bool deaf_ = false;
   bool ended_ = false;
   bool ended_whole_ = false;  // outside the engine
   int status_ = 0;
