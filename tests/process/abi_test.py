@@ -56,6 +56,9 @@ class Abi(unittest.TestCase):
         self.assertLess(result.stderr.count("clock_gettime"), 2000)
 
     def test_files(self):
+        # There the guest's addresses are not the host's, which limits and other processes' /proc tell.
+        if b"__asan_init" in pathlib.Path(DOPPEL).read_bytes():
+            self.skipTest("not under a sanitizer")
         self.check("files")
 
 

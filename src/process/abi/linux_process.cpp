@@ -42,19 +42,19 @@ std::expected<std::unique_ptr<LinuxProcess>, LoadError> LinuxProcess::create(Pro
 namespace {
 
 // Has the host's kernel show the guest's name, command line, environment and so on in /proc, to everybody.
-void show_in_proc(const Image& image) {
+void show_in_proc(const Image& image, std::uint64_t base) {
   ::prctl(PR_SET_NAME, image.name.c_str());
   prctl_mm_map map{};
-  map.start_code = image.code_start;
-  map.end_code = std::max(image.code_end, image.code_start + 1);
-  map.start_data = image.data_start;
-  map.end_data = image.data_end;
+  map.start_code = base + image.code_start;
+  map.end_code = base + std::max(image.code_end, image.code_start + 1);
+  map.start_data = base + image.data_start;
+  map.end_data = base + image.data_end;
   map.start_brk = map.brk = reinterpret_cast<std::uint64_t>(::sbrk(0));  // the C library's, which must go on
-  map.start_stack = image.sp;
-  map.arg_start = image.arguments_start;
-  map.arg_end = image.arguments_end;
-  map.env_start = image.environment_start;
-  map.env_end = image.environment_end;
+  map.start_stack = base + image.sp;
+  map.arg_start = base + image.arguments_start;
+  map.arg_end = base + image.arguments_end;
+  map.env_start = base + image.environment_start;
+  map.env_end = base + image.environment_end;
   std::vector<std::uint64_t> auxiliary = image.auxiliary;
   map.auxv = reinterpret_cast<__u64*>(auxiliary.data());
   map.auxv_size = static_cast<__u32>(auxiliary.size() * sizeof auxiliary[0]);
@@ -66,7 +66,7 @@ void show_in_proc(const Image& image) {
 }  // namespace
 
 void LinuxProcess::run() {
-  if (flat().base == nullptr) show_in_proc(image_);
+  show_in_proc(image_, reinterpret_cast<std::uint64_t>(flat().base));
   block_host_signals();
   actions_.inherit();
   GuestThread& thread = *first_;
