@@ -48,6 +48,7 @@ x64::StateOffsets TranslatorEngine::state_offsets(x64::MemoryModel memory) {
   o.exit_site = frame(offsetof(isa::CodeFrame, exit_site));
   o.leave = frame(offsetof(isa::CodeFrame, leave));
   o.stack = frame(offsetof(isa::CodeFrame, stack));
+  o.signs = frame(offsetof(isa::CodeFrame, signs));
   o.slots = frame(offsetof(isa::CodeFrame, slots));
   o.tlb_read = offsetof(TlbContext, read);
   o.tlb_write = offsetof(TlbContext, write);

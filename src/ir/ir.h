@@ -105,6 +105,8 @@ constexpr unsigned bytes_of(Type type) { return type == Type::kVoid ? 0 : type =
   X(kFeq, "feq", kI64, 2, "")          /* quiet; a NaN compares false */                           \
   X(kFlt, "flt", kI64, 2, "")          /* signaling */                                             \
   X(kFle, "fle", kI64, 2, "")                                                                      \
+  X(kFltQuiet, "flt_quiet", kI64, 3, "") /* operand 2 is what fflags gave: the flags before and after */ \
+  X(kFleQuiet, "fle_quiet", kI64, 3, "")                                                           \
   X(kFconvert, "fconvert", kAny, 1, "") /* f32 <-> f64 */                                          \
   X(kFfromI64, "ffrom_i64", kAny, 1, "")                                                           \
   X(kFfromI32, "ffrom_i32", kAny, 1, "") /* low half, signed */                                    \

@@ -103,6 +103,13 @@ class Verifier {
       case Op::kFbits:
         if (!is_float(operand_type(inst, 0))) return fail("takes floating-point values");
         return expect_operands(inst, operand_type(inst, 0));
+      case Op::kFltQuiet:
+      case Op::kFleQuiet:
+        if (!is_float(operand_type(inst, 0)) || operand_type(inst, 1) != operand_type(inst, 0)) {
+          return fail("compares floating-point values of one type");
+        }
+        if (operand_type(inst, 2) != Type::kI64) return fail("its flags are no integer");
+        return {};
       default:
         if (!op.any_type) return expect_operands(inst, Type::kI64);
         if (!is_float(inst.type)) return fail("works on floating-point values");

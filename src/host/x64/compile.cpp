@@ -75,6 +75,7 @@ void Compiler::Emission::emit_part(std::size_t part) {
   xmm_of_.fill(ir::kNone);
   slot_used_.fill(false);
   find_groups();
+  skipped_ = 0;
   const unsigned count = static_cast<unsigned>(block_->origins.size());
   a_.bind(labels_[part]);
   a_.sub(kBudget, count);

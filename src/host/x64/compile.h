@@ -47,6 +47,7 @@ struct StateOffsets {
   std::uint32_t page, tlb, code, exit, budget, exit_reason, exit_site, stack;  // of isa::CodeFrame
   std::uint32_t leave;   // likewise, a pointer for each of kLeaveReasons
   std::uint32_t slots;   // likewise, kSpillSlots of 8 bytes
+  std::uint32_t signs;   // likewise, the sign bits of a double and of a single, 8 bytes each
   StubOffsets read, write, step;                                        // likewise
   std::uint32_t tlb_read, tlb_write, tlb_fetch;  // arrays of {tag, addend or page object} in the TLB
   std::uint32_t tlb_entries;                     // of each array; a power of two

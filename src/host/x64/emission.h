@@ -85,6 +85,7 @@ class Compiler::Emission {
   struct Where {
     Kind kind = Kind::kNowhere;
     std::uint16_t index = 0;  // in kValues or kPinned, an xmm number, or a slot
+    bool negated = false;     // the place has the negation of the value
   };
   struct Cold {
     std::size_t part;
@@ -163,6 +164,8 @@ class Compiler::Emission {
   // Where this instruction's integer result goes. When the next instruction only stores it to a pinned
   // register, that is the place.
   x86::Gp destination();
+  // The value goes on in the operand's register, which nobody needs any more; false where that cannot be.
+  bool take_over_xmm(Value operand);
   x86::Xmm destination_xmm();
 
   std::int64_t constant(Value value) const { return block_->insts[value].imm; }
@@ -173,6 +176,8 @@ class Compiler::Emission {
 
   // The value in a register: its own, or `scratch` filled with it.
   x86::Gp use(Value value, const x86::Gp& scratch);
+  // Likewise for code out of the way, of a value that was in `where`.
+  void move_from(const Where& where, Value value, const x86::Gp& into);
   void move(const x86::Gp& into, Value value);
   x86::Xmm use_xmm(Value value, const x86::Xmm& scratch);
 
@@ -181,6 +186,8 @@ class Compiler::Emission {
   void emit(const Inst& inst);
   void emit_get(const Inst& inst);
   void emit_set(const Inst& inst);
+  // A get, whose value goes back with a constant's bits added and is used for nothing else.
+  bool emit_or_in_place(const Inst& inst);
 
   // d = a op b for instructions of the form "op d, s".
   template <class Emit>
@@ -343,7 +350,15 @@ class Compiler::Emission {
   // round. Nibble i of this is i reversed.
   static constexpr std::uint64_t kReversed = 0xf7b3d591e6a2c480;
 
+  void emit_quiet_comparison(const Inst& inst);
+  void emit_fma(const Inst& inst);
+  // A negation that only multiplications and additions in one ask for is theirs.
+  bool joins_fma(const Inst& inst) const;
+  bool is_negated(Value value) const { return block_->insts[value].op == Op::kFneg && where_[value].negated; }
+  x86::Mem sign(bool wide) const { return state(o_.signs + (wide ? 0 : 8)); }
+
   void emit_flags_get(const Inst& inst);
+  void write_flags(const x86::Mem& mxcsr);  // edx: RISC-V's flags
   void emit_flags_set(const Inst& inst);
   void emit_float(const Inst& inst);
 
@@ -400,6 +415,7 @@ class Compiler::Emission {
   std::vector<Group>& groups_ = workspace_.groups;
   std::vector<std::uint16_t>& group_of_ = workspace_.group_of;  // by instruction
   Value fused_ = ir::kNone;
+  std::size_t skipped_ = 0;  // instructions up to here are part of one that was emitted
   std::vector<Value>& released_ = workspace_.released;
   bool lent_ = false;           // an operand's register has become the result's
   bool operands_read_ = false;  // by the current instruction

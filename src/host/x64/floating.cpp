@@ -24,8 +24,13 @@ void Compiler::Emission::emit_flags_get(const Inst& inst) {
 
 void Compiler::Emission::emit_flags_set(const Inst& inst) {
   const unsigned kept = take_slot();
-  const x86::Mem mxcsr = state(o_.slots + 8 * kept, 4);
   move(x86::rdx, inst.operands[0]);
+  write_flags(state(o_.slots + 8 * kept, 4));
+  a_.mov(state(inst.imm, 1), 0);
+  slot_used_[kept] = false;
+}
+
+void Compiler::Emission::write_flags(const x86::Mem& mxcsr) {
   a_.mov(x86::ecx, x86::edx);
   a_.shl(x86::ecx, 2);
   a_.and_(x86::ecx, 0x3c);
@@ -40,8 +45,62 @@ void Compiler::Emission::emit_flags_set(const Inst& inst) {
   a_.and_(mxcsr, ~0x3f);
   a_.or_(mxcsr, x86::eax);
   a_.ldmxcsr(mxcsr);
-  a_.mov(state(inst.imm, 1), 0);
+}
+
+void Compiler::Emission::emit_quiet_comparison(const Inst& inst) {
+  const x86::Xmm left = use_xmm(inst.operands[0], x86::xmm0);
+  const x86::Xmm right = use_xmm(inst.operands[1], x86::xmm1);
+  const Value flags = inst.operands[2];
+  const Where where = where_[flags];
+  const unsigned kept = take_slot();
   slot_used_[kept] = false;
+  block_->insts[inst.operands[0]].type == Type::kF64 ? a_.ucomisd(right, left) : a_.ucomiss(right, left);
+  inst.op == Op::kFltQuiet ? a_.seta(x86::al) : a_.setae(x86::al);
+  // Only a NaN, and of those a signaling one, raises anything: the flags are as they were, but for that.
+  const Label unordered = a_.newLabel();
+  const Label done = a_.newLabel();
+  a_.jp(unordered);
+  a_.bind(done);
+  later([=, this] {
+    a_.bind(unordered);
+    move_from(where, flags, x86::rdx);
+    write_flags(state(o_.slots + 8 * kept, 4));
+    a_.xor_(x86::eax, x86::eax);
+    a_.jmp(done);
+  });
+  a_.movzx(destination().r32(), x86::al);
+}
+
+bool Compiler::Emission::joins_fma(const Inst& inst) const {
+  if (use_count_[now_] != 1) return false;
+  for (std::size_t i = now_ + 1; i < block_->insts.size(); ++i) {
+    const Inst& user = block_->insts[i];
+    if (std::ranges::find(user.operands, static_cast<Value>(now_)) == user.operands.end()) continue;
+    return user.op == Op::kFma && user.operands[1] != now_ && user.type == inst.type;
+  }
+  return false;
+}
+
+void Compiler::Emission::emit_fma(const Inst& inst) {
+  const bool wide = inst.type == Type::kF64;
+  const x86::Xmm left = use_xmm(inst.operands[0], x86::xmm0);
+  const x86::Xmm right = use_xmm(inst.operands[1], x86::xmm1);
+  const bool minus_product = is_negated(inst.operands[0]);
+  const bool minus_addend = is_negated(inst.operands[2]);
+  // Not a pinned register: the check for NaN that follows may find that nothing must have happened.
+  const x86::Xmm d = destination_xmm();
+  if (d != left) a_.movaps(d, left);
+  const x86::Xmm addend = use_xmm(inst.operands[2], x86::xmm0);
+  const auto emit = [&](auto doubles, auto singles) { wide ? doubles() : singles(); };
+  if (minus_product && minus_addend) {
+    emit([&] { a_.vfnmsub213sd(d, right, addend); }, [&] { a_.vfnmsub213ss(d, right, addend); });
+  } else if (minus_product) {
+    emit([&] { a_.vfnmadd213sd(d, right, addend); }, [&] { a_.vfnmadd213ss(d, right, addend); });
+  } else if (minus_addend) {
+    emit([&] { a_.vfmsub213sd(d, right, addend); }, [&] { a_.vfmsub213ss(d, right, addend); });
+  } else {
+    emit([&] { a_.vfmadd213sd(d, right, addend); }, [&] { a_.vfmadd213ss(d, right, addend); });
+  }
 }
 
 void Compiler::Emission::emit_float(const Inst& inst) {
@@ -83,43 +142,50 @@ void Compiler::Emission::emit_float(const Inst& inst) {
       wide ? a_.sqrtsd(d, from) : a_.sqrtss(d, from);
       return;
     }
-    case Op::kFma: {
-      const x86::Xmm left = use_xmm(a, x86::xmm0);
-      if (left != x86::xmm0) a_.movaps(x86::xmm0, left);
-      const x86::Xmm right = use_xmm(b, x86::xmm1);
+    case Op::kFma: return emit_fma(inst);
+    case Op::kFneg: {
+      if (joins_fma(inst) && where_[a].kind == Kind::kPinnedXmm) where_[now_] = where_[a];
+      if (joins_fma(inst) && (where_[now_].kind == Kind::kPinnedXmm || take_over_xmm(a))) {
+        where_[now_].negated = true;
+        return;
+      }
+      const x86::Xmm from = use_xmm(a, x86::xmm0);
       const x86::Xmm d = destination_xmm();
-      const x86::Xmm addend = use_xmm(inst.operands[2], d == right ? x86::xmm1 : d);
-      wide ? a_.vfmadd213sd(x86::xmm0, right, addend) : a_.vfmadd213ss(x86::xmm0, right, addend);
-      a_.movaps(d, x86::xmm0);
+      a_.movsd(x86::xmm1, sign(wide));
+      if (d != from) a_.movaps(d, from);
+      a_.xorps(d, x86::xmm1);
       return;
     }
-    case Op::kFneg:
     case Op::kFsign:
     case Op::kFsignXor: {
-      const std::uint64_t sign = wide ? std::uint64_t{1} << 63 : std::uint64_t{1} << 31;
-      if (inst.op == Op::kFsign && a == b) {
+      if (a == b) {
         const x86::Xmm from = use_xmm(a, x86::xmm0);
-        a_.movaps(destination_xmm(), from);
+        const x86::Xmm d = destination_xmm();
+        if (inst.op == Op::kFsign) {
+          a_.movaps(d, from);
+          return;
+        }
+        a_.movsd(x86::xmm1, sign(wide));
+        a_.andnps(x86::xmm1, from);
+        a_.movaps(d, x86::xmm1);
         return;
       }
       a_.movq(x86::rax, use_xmm(a, x86::xmm0));
-      a_.mov(x86::rcx, sign);
-      if (inst.op == Op::kFneg) {
-        a_.xor_(x86::rax, x86::rcx);
+      a_.mov(x86::rcx, sign(wide));
+      a_.movq(x86::rdx, use_xmm(b, x86::xmm1));
+      a_.and_(x86::rdx, x86::rcx);
+      if (inst.op == Op::kFsign) {
+        a_.not_(x86::rcx);
+        a_.and_(x86::rax, x86::rcx);
+        a_.or_(x86::rax, x86::rdx);
       } else {
-        a_.movq(x86::rdx, use_xmm(b, x86::xmm1));
-        a_.and_(x86::rdx, x86::rcx);
-        if (inst.op == Op::kFsign) {
-          a_.not_(x86::rcx);
-          a_.and_(x86::rax, x86::rcx);
-          a_.or_(x86::rax, x86::rdx);
-        } else {
-          a_.xor_(x86::rax, x86::rdx);
-        }
+        a_.xor_(x86::rax, x86::rdx);
       }
       a_.movq(destination_xmm(), x86::rax);
       return;
     }
+    case Op::kFltQuiet:
+    case Op::kFleQuiet: return emit_quiet_comparison(inst);
     case Op::kFeq:
     case Op::kFlt:
     case Op::kFle: {
@@ -188,8 +254,15 @@ void Compiler::Emission::emit_float(const Inst& inst) {
     }
     case Op::kFcanonical: {
       const x86::Xmm from = use_xmm(a, x86::xmm0);
-      const x86::Xmm d = destination_xmm();
-      a_.movaps(d, from);
+      x86::Xmm d = from;
+      // A value of the state has to stay as it is.
+      const bool computed = block_->insts[a].op != Op::kGet && !live_after(a);
+      if (computed && where_[a].kind == Kind::kPinnedXmm) {
+        where_[now_] = std::exchange(where_[a], {});
+      } else if (!computed || !take_over_xmm(a)) {
+        d = destination_xmm();
+        a_.movaps(d, from);
+      }
       wide ? a_.ucomisd(d, d) : a_.ucomiss(d, d);
       const Label nan = a_.newLabel();
       const Label done = a_.newLabel();
@@ -205,10 +278,9 @@ void Compiler::Emission::emit_float(const Inst& inst) {
     }
     case Op::kFordered: {
       const x86::Xmm from = use_xmm(a, x86::xmm0);
-      const x86::Xmm d = destination_xmm();
-      a_.movaps(d, from);
-      wide ? a_.ucomisd(d, d) : a_.ucomiss(d, d);
+      wide ? a_.ucomisd(from, from) : a_.ucomiss(from, from);
       a_.jp(leave_by_step(inst));
+      if (!take_over_xmm(a)) a_.movaps(destination_xmm(), from);
       return;
     }
     default: assert(false && "an operation without a translation");

@@ -4,6 +4,7 @@
 namespace doppel::x64 {
 
 void Compiler::Emission::emit(const Inst& inst) {
+  if (now_ < skipped_ && inst.op != Op::kConst) return;
   lent_ = false;
   operands_read_ = false;
   switch (inst.op) {
@@ -108,7 +109,29 @@ void Compiler::Emission::emit_get(const Inst& inst) {
     where_[now_] = {Kind::kPinned, static_cast<std::uint16_t>(*index)};
     return;
   }
+  if (emit_or_in_place(inst)) return;
+  if (feeds_next(Op::kExitIf)) {
+    fused_ = static_cast<Value>(now_);
+    return;
+  }
   a_.mov(destination(), state(inst.imm));
+}
+
+bool Compiler::Emission::emit_or_in_place(const Inst& inst) {
+  const auto next = [this](std::size_t i) {
+    while (i < block_->insts.size() && block_->insts[i].op == Op::kConst) ++i;
+    return i;
+  };
+  const std::size_t combine = next(now_ + 1);
+  const std::size_t write = next(combine + 1);
+  if (write >= block_->insts.size() || use_count_[now_] != 1 || use_count_[combine] != 1) return false;
+  const Inst& combination = block_->insts[combine];
+  const Inst& set = block_->insts[write];
+  if (combination.op != Op::kOr || combination.operands[0] != now_ || !is_imm32(combination.operands[1])) return false;
+  if (set.op != Op::kSet || set.imm != inst.imm || set.operands[0] != combine) return false;
+  a_.or_(state(inst.imm), static_cast<int>(constant(combination.operands[1])));
+  skipped_ = write + 1;
+  return true;
 }
 
 void Compiler::Emission::emit_set(const Inst& inst) {
@@ -513,6 +536,10 @@ void Compiler::Emission::emit_compare(const Inst& inst) {
 x86::CondCode Compiler::Emission::test_condition(Value value) {
   if (fused_ == value) {
     const Inst& compare = block_->insts[value];
+    if (compare.op == Op::kGet) {
+      a_.cmp(state(compare.imm), 0);
+      return x86::CondCode::kNE;
+    }
     emit_flags(compare);
     for (const Value operand : compare.operands) {
       if (operand != ir::kNone && last_use_[operand] <= now_ && !is_operand_now(operand)) released_.push_back(operand);

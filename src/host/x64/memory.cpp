@@ -432,14 +432,7 @@ void Compiler::Emission::emit_store(const Inst& inst) {
   later([=, this] {
     a_.bind(slow);
     // The value is still where it was: nothing has been emitted since.
-    switch (where.kind) {
-      case Kind::kRegister: a_.mov(x86::rcx, kValues[where.index]); break;
-      case Kind::kPinned: a_.mov(x86::rcx, kPins[where.index]); break;
-      case Kind::kXmm: a_.movq(x86::rcx, x86::xmm(where.index)); break;
-      case Kind::kPinnedXmm: a_.movq(x86::rcx, pinned_xmm(where.index)); break;
-      case Kind::kSlot: a_.mov(x86::rcx, slot(where.index)); break;
-      default: load_constant(x86::rcx, constant(value)); break;
-    }
+    move_from(where, value, x86::rcx);
     call_slow(inst, o_.write, saved);
     a_.jmp(done);
   });

@@ -92,7 +92,8 @@ unsigned Compiler::Emission::free_xmm() {
   assert(victim);
   const unsigned index = take_slot();
   a_.movsd(slot(index), x86::xmm(*victim));
-  where_[xmm_of_[*victim]] = {Kind::kSlot, static_cast<std::uint16_t>(index)};
+  Where& where = where_[xmm_of_[*victim]];
+  where = {Kind::kSlot, static_cast<std::uint16_t>(index), where.negated};
   xmm_of_[*victim] = ir::kNone;
   return *victim;
 }
@@ -113,7 +114,7 @@ void Compiler::Emission::vacate_xmm(unsigned index, Value except) {
     const unsigned to = free_xmm();
     a_.movaps(x86::xmm(to), pinned_xmm(index));
     xmm_of_[to] = v;
-    where_[v] = {Kind::kXmm, static_cast<std::uint16_t>(to)};
+    where_[v] = {Kind::kXmm, static_cast<std::uint16_t>(to), where_[v].negated};
   }
 }
 
@@ -146,11 +147,26 @@ x86::Gp Compiler::Emission::destination() {
   return kValues[index];
 }
 
+bool Compiler::Emission::take_over_xmm(Value operand) {
+  const Where where = where_[operand];
+  if (where.kind != Kind::kXmm || live_after(operand)) return false;
+  where_[now_] = where;
+  xmm_of_[where.index] = static_cast<Value>(now_);
+  where_[operand] = {};
+  return true;
+}
+
 x86::Xmm Compiler::Emission::destination_xmm() {
   const Value self = static_cast<Value>(now_);
-  if (now_ + 1 < block_->insts.size() && block_->insts[now_].type == Type::kF64) {
-    const Inst& next = block_->insts[now_ + 1];
-    if (next.op == Op::kSet && next.operands[0] == self) {
+  // Making a NaN canonical is done in place.
+  Value result = self;
+  if (now_ + 1 < block_->insts.size() && block_->insts[now_ + 1].op == Op::kFcanonical &&
+      block_->insts[now_ + 1].operands[0] == self && use_count_[self] == 1) {
+    ++result;
+  }
+  if (result + 1u < block_->insts.size() && block_->insts[now_].type == Type::kF64) {
+    const Inst& next = block_->insts[result + 1u];
+    if (next.op == Op::kSet && next.operands[0] == result) {
       if (const auto index = pinned_floating(next.imm)) {
         vacate_xmm(*index, ir::kNone);
         where_[self] = {Kind::kPinnedXmm, static_cast<std::uint16_t>(*index)};
@@ -184,6 +200,17 @@ x86::Gp Compiler::Emission::use(Value value, const x86::Gp& scratch) {
       assert(is_constant(value));
       load_constant(scratch, constant(value));
       return scratch;
+  }
+}
+
+void Compiler::Emission::move_from(const Where& where, Value value, const x86::Gp& into) {
+  switch (where.kind) {
+    case Kind::kRegister: a_.mov(into, kValues[where.index]); break;
+    case Kind::kPinned: a_.mov(into, kPins[where.index]); break;
+    case Kind::kXmm: a_.movq(into, x86::xmm(where.index)); break;
+    case Kind::kPinnedXmm: a_.movq(into, pinned_xmm(where.index)); break;
+    case Kind::kSlot: a_.mov(into, slot(where.index)); break;
+    default: load_constant(into, constant(value)); break;
   }
 }
 

@@ -12,6 +12,7 @@ constexpr Pass kPasses[] = {
     {"constant_folding", opt::constant_folding},
     {"extension_removal", opt::extension_removal},
     {"compare_fusion", opt::compare_fusion},
+    {"quiet_comparison", opt::quiet_comparison},
     {"common_values", opt::common_values},
     {"address_folding", opt::address_folding},
     {"dead_state", opt::dead_state},

@@ -13,6 +13,8 @@ void constant_folding(Block& block);
 void extension_removal(Block& block);
 // Exits and selections ask comparisons directly.
 void compare_fusion(Block& block);
+// Comparisons between reading the accrued flags and writing them back as they were become quiet ones.
+void quiet_comparison(Block& block);
 // Equal pure operations become one.
 void common_values(Block& block);
 // Constants that are added to an address move into the access.

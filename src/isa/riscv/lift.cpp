@@ -170,6 +170,7 @@ class LiftMachine {
     if (floating_open_) return;
     floating_open_ = true;
     step_if(state(kFloatingClosed).in(b_));
+    if (base_) return;  // a program cannot see that its registers have changed
     const ir::Value status = b_.get(Type::kI64, offsetof(HartState, mstatus));
     b_.set(offsetof(HartState, mstatus), b_.emit(Op::kOr, Type::kI64, status, b_.constant(mstatus::kFsDirty)));
   }
@@ -334,9 +335,11 @@ class LiftMachine {
       } else if (!floating_open_) {
         step_if(state(kFloatingClosed).in(b_));
       }
-      const Word old{b_, b_.emit(Op::kFflags, Type::kI64, ir::kNone, ir::kNone, ir::kNone, kFlagsOffset)};
+      // The old flags first, unless nobody asks for them: reading them waits for all computation.
+      const auto flags = [this] { return b_.emit(Op::kFflags, Type::kI64, ir::kNone, ir::kNone, ir::kNone, kFlagsOffset); };
+      const ir::Value old = rd == kXDiscard ? ir::kNone : flags();
       if (writes) b_.emit(Op::kFsetFlags, Type::kVoid, operand.in(b_), ir::kNone, ir::kNone, kFlagsOffset);
-      set_x(rd, old);
+      if (rd != kXDiscard) set_x(rd, {b_, old});
       return;
     }
     // Linux locks itself out of user memory (SUM) by clearing a bit that a register names, and wants no old value: the
