@@ -47,6 +47,7 @@ x64::StateOffsets TranslatorEngine::state_offsets(x64::MemoryModel memory) {
   o.exit_reason = frame(offsetof(isa::CodeFrame, exit_reason));
   o.exit_site = frame(offsetof(isa::CodeFrame, exit_site));
   o.leave = frame(offsetof(isa::CodeFrame, leave));
+  o.clock = frame(offsetof(isa::CodeFrame, clock));
   o.stack = frame(offsetof(isa::CodeFrame, stack));
   o.signs = frame(offsetof(isa::CodeFrame, signs));
   o.slots = frame(offsetof(isa::CodeFrame, slots));
@@ -118,7 +119,7 @@ Result<std::shared_ptr<CodeCache>> TranslatorEngine::make_cache(riscv::Hart& har
     guest.on_clear = [&hart] { hart.mmu().flush_fetch(); };
   }
   return std::make_shared<CodeCache>(std::move(*memory), x64::Compiler(state_offsets(model), features), std::move(guest),
-                                     CodeCache::Helpers{&slow_read, &slow_write, &slow_step});
+                                     CodeCache::Helpers{&slow_read, &slow_write, &slow_step, &read_clock});
 }
 
 TranslatorEngine::TranslatorEngine(riscv::Hart& hart, std::shared_ptr<CodeCache> cache, const Options& options)
@@ -156,6 +157,7 @@ riscv::Exit TranslatorEngine::run(std::uint64_t budget) {
   // A reset or a restored state knows nothing of this engine.
   state_.frame.code = cache_->code();
   state_.frame.exit = cache_->code() + cache_->stubs().exit;
+  state_.frame.clock = cache_->code() + cache_->stubs().clock;
   for (unsigned i = 0; i < x64::kLeaveReasons; ++i) {
     state_.frame.leave[i] = cache_->code() + cache_->stubs().leave[i];
   }
@@ -458,6 +460,8 @@ x64::SlowResult TranslatorEngine::slow_step(void*, std::uint64_t, std::uint64_t 
   if (!self.flat()) state.frame.tlb = &self.mmu_.tlb();
   return {0, in_sequence ? Resume::kHere : Resume::kJump};
 }
+
+std::uint64_t TranslatorEngine::read_clock(void*) { return running->hart_.time(); }
 
 EngineStatistics TranslatorEngine::statistics() const {
   const CodeCache::Statistics cache = cache_->statistics();

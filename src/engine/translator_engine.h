@@ -70,6 +70,7 @@ class TranslatorEngine final : public Engine {
   static x64::SlowResult slow_read(void* state, std::uint64_t address, std::uint64_t value, std::uint64_t access);
   static x64::SlowResult slow_write(void* state, std::uint64_t address, std::uint64_t value, std::uint64_t access);
   static x64::SlowResult slow_step(void* state, std::uint64_t address, std::uint64_t value, std::uint64_t access);
+  static std::uint64_t read_clock(void* state);
   x64::SlowResult fault(std::uint64_t access);
 
   const Options options_;

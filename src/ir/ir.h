@@ -122,6 +122,7 @@ constexpr unsigned bytes_of(Type type) { return type == Type::kVoid ? 0 : type =
   /* the accrued exceptions, by RISC-V's bits: those of the engine and those in the state's byte at imm */ \
   X(kFflags, "fflags", kI64, 0, "L")                                                               \
   X(kFsetFlags, "fset_flags", kVoid, 1, "L") /* low five bits */                                   \
+  X(kClock, "clock", kI64, 0, "")      /* what the engine's clock shows; anew each time */          \
   /* leaving: imm is the target's offset in bytes from the block's start */                        \
   X(kCall, "call", kVoid, 0, "LRW")    /* the engine runs the instruction at origin; detail: an Access as long */        \
   X(kExitIf, "exit_if", kVoid, 1, "L") /* operand 0 != 0: go to imm */                             \

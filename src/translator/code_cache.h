@@ -103,6 +103,7 @@ class CodeCache {
   };
   struct Helpers {
     x64::SlowHelper read, write, step;
+    x64::ClockHelper clock;
   };
   CodeCache(CodeMemory memory, x64::Compiler compiler, Guest guest, const Helpers& helpers);
   ~CodeCache();

@@ -52,7 +52,7 @@ inline const std::map<std::uint64_t, std::string>& names_in_state() {
              {o.page, "page"}, {o.tlb, "tlb"}, {o.code, "code"}, {o.exit, "exit"},
              {o.read.full, "read"}, {o.read.bare, "read.bare"}, {o.write.full, "write"},
              {o.write.bare, "write.bare"}, {o.step.full, "step"}, {o.step.bare, "step.bare"}, {o.budget, "budget"}, {o.exit_reason, "exit_reason"},
-             {o.exit_site, "exit_site"}, {o.stack, "stack"}}) {
+             {o.exit_site, "exit_site"}, {o.stack, "stack"}, {o.clock, "clock"}}) {
       map[offset] = name;
     }
     for (unsigned i = 0; i < x64::kLeaveReasons; ++i) {

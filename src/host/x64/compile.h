@@ -45,6 +45,7 @@ struct StateOffsets {
   MemoryModel memory;
   std::uint32_t pc;
   std::uint32_t page, tlb, code, exit, budget, exit_reason, exit_site, stack;  // of isa::CodeFrame
+  std::uint32_t clock;   // likewise
   std::uint32_t leave;   // likewise, a pointer for each of kLeaveReasons
   std::uint32_t slots;   // likewise, kSpillSlots of 8 bytes
   std::uint32_t signs;   // likewise, the sign bits of a double and of a single, 8 bytes each
@@ -119,6 +120,7 @@ struct Stubs {
   std::uint32_t exit_spilled;                      // exit when the pinned registers are in the state already
   std::array<std::uint32_t, kLeaveReasons> leave;  // exit for a reason, with pc in rax; kLink: the site in rcx
   StubOffsets read, write, step;
+  std::uint32_t clock;  // gives rax, keeps all other integer registers
 };
 
 // What slow accesses and steps call, with the state, the guest address, the value to store (for a step the
@@ -133,6 +135,9 @@ struct SlowResult {
   Resume resume;
 };
 using SlowHelper = SlowResult (*)(void* state, std::uint64_t address, std::uint64_t value, std::uint64_t access);
+
+// What the clock's stub calls, with the state. It computes with integers only.
+using ClockHelper = std::uint64_t (*)(void* state);
 
 // A slow access's description: what is accessed, the instruction's offset in its page, and how many of the
 // block's instructions have not run.
@@ -152,7 +157,7 @@ class Compiler {
 
   // What an empty entry of a page leads to: back to the dispatcher, pc being in the state.
   std::vector<std::byte> make_entry_miss() const;
-  Stubs make_stubs(SlowHelper read, SlowHelper write, SlowHelper step) const;
+  Stubs make_stubs(SlowHelper read, SlowHelper write, SlowHelper step, ClockHelper clock) const;
 
   // Any thread may compile.
   EmittedCode compile(const PlacedBlock& block) const;

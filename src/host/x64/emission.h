@@ -322,6 +322,7 @@ class Compiler::Emission {
   // The xmm registers that hold values needed after this instruction, each with a slot to keep it in during a
   // call. The slots are only lent: no value is spilled between here and the cold part's place in time.
   Saved live_xmms();
+
   template <class Function>
   static void for_each(const Saved& saved, Function function) {
     for (unsigned xmm = 0; xmm < saved.slots.size(); ++xmm) {
@@ -341,6 +342,7 @@ class Compiler::Emission {
   void emit_compare_swap(const Inst& inst);
   // Without a TLB entry the whole instruction is left to the interpreter, which changes no register by it.
   void emit_zero(const Inst& inst);
+  void emit_clock();
   void emit_load(const Inst& inst);
   void emit_store(const Inst& inst);
 

@@ -73,6 +73,7 @@ void Compiler::Emission::emit(const Inst& inst) {
     case Op::kCompareSwap: return emit_compare_swap(inst);
     case Op::kZero: return emit_zero(inst);
     case Op::kFence: a_.mfence(); return;
+    case Op::kClock: return emit_clock();
     case Op::kFflags: return emit_flags_get(inst);
     case Op::kFsetFlags: return emit_flags_set(inst);
     case Op::kExitIf: return emit_exit_if(inst);

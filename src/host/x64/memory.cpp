@@ -350,6 +350,18 @@ void Compiler::Emission::emit_zero(const Inst& inst) {
   });
 }
 
+// Calls keep no floating-point register: those in use go to their slots, and pinned ones to the state, meanwhile.
+void Compiler::Emission::emit_clock() {
+  const Saved saved = live_xmms();
+  for_each(saved, [this](unsigned xmm, unsigned index) { a_.movsd(slot(index), x86::xmm(xmm)); });
+  const Pins pinned{{}, pins_.floating};
+  store_pins(pinned);
+  a_.call(state(o_.clock));
+  load_pins(pinned);
+  for_each(saved, [this](unsigned xmm, unsigned index) { a_.movsd(x86::xmm(xmm), slot(index)); });
+  a_.mov(destination(), x86::rax);
+}
+
 void Compiler::Emission::emit_load(const Inst& inst) {
   if (flat()) {
     const x86::Mem at = flat_location(use(inst.operands[0], x86::rax), inst.imm);

@@ -47,7 +47,7 @@ std::vector<std::byte> Compiler::make_entry_miss() const {
   return bytes_of(code);
 }
 
-Stubs Compiler::make_stubs(SlowHelper read, SlowHelper write, SlowHelper step) const {
+Stubs Compiler::make_stubs(SlowHelper read, SlowHelper write, SlowHelper step, ClockHelper clock) const {
   CodeHolder code;
   code.init(Environment::host());
   x86::Assembler a(&code);
@@ -140,6 +140,18 @@ Stubs Compiler::make_stubs(SlowHelper read, SlowHelper write, SlowHelper step) c
   stubs.read = {slow(read, false, false), slow(read, false, true)};
   stubs.write = {slow(write, false, false), slow(write, false, true)};
   stubs.step = {slow(step, true, false), slow(step, true, true)};
+
+  // An even number of words, with the return address and what aligns them.
+  stubs.clock = here();
+  const std::array<x86::Gp, 8> kept{x86::rcx, x86::rdx, x86::rsi, x86::rdi, x86::r8, x86::r9, x86::r10, x86::r11};
+  for (const x86::Gp& reg : kept) a.push(reg);
+  a.sub(x86::rsp, 8);
+  a.lea(x86::rdi, x86::ptr(kState, -kStateBias));
+  a.mov(x86::rax, reinterpret_cast<std::uintptr_t>(clock));
+  a.call(x86::rax);
+  a.add(x86::rsp, 8);
+  for (auto reg = kept.rbegin(); reg != kept.rend(); ++reg) a.pop(*reg);
+  a.ret();
   stubs.bytes = bytes_of(code);
   return stubs;
 }

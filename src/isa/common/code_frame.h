@@ -21,6 +21,7 @@ struct CodeFrame {
   };
   Stub read, write;                  // slow load and store
   Stub step;                         // runs one instruction in the interpreter
+  const void* clock = nullptr;       // reads the engine's clock
   std::int64_t budget = 0;           // guest instructions that may still run; in a register while code runs
   std::uint64_t exit_reason = 0;     // an x64::ExitReason, set on leaving
   std::uint64_t exit_site = 0;       // which link, for kLink

@@ -342,6 +342,27 @@ class LiftMachine {
       if (rd != kXDiscard) set_x(rd, {b_, old});
       return;
     }
+    if ((number == csr::kFrm || number == csr::kFcsr) && !writes) {
+      const bool program_asks_for_mode = base_ && number == csr::kFrm;
+      if (!floating_open_ && !program_asks_for_mode) step_if(state(kFloatingClosed).in(b_));
+      // Both are bytes of one aligned word.
+      static_assert(offsetof(HartState, fflags) % 8 == 0 && offsetof(HartState, frm) == offsetof(HartState, fflags) + 1);
+      const Word mode = shr(state(offsetof(HartState, fflags)), Word(u64{8})) & Word(u64{7});
+      if (number == csr::kFrm) return set_x(rd, mode);
+      const Word flags{b_, b_.emit(Op::kFflags, Type::kI64, ir::kNone, ir::kNone, ir::kNone, kFlagsOffset)};
+      return set_x(rd, shl(mode, Word(u64{5})) | flags);
+    }
+    if (number == csr::kTime && !writes) {
+      // Counters of an enabled kind only; M-mode, which may read them regardless, is stepped where they are not.
+      constexpr u64 kEnabled = 2;
+      if (!base_) {
+        const Word above_user = Word(u64{0}) - ne(state(offsetof(HartState, privilege)), Word(u64{0}));
+        const Word enabled = state(offsetof(HartState, mcounteren)) & (state(offsetof(HartState, scounteren)) | above_user);
+        step_if(eq(enabled & Word(kEnabled), Word(u64{0})).in(b_));
+      }
+      set_x(rd, Word{b_, b_.emit(Op::kClock, Type::kI64)});
+      return;
+    }
     // Linux locks itself out of user memory (SUM) by clearing a bit that a register names, and wants no old value: the
     // step for that stays within the block.
     const bool locks_out = writes && op == CsrOp::kClear && !operand.is_constant() && rd == kXDiscard;
