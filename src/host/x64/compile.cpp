@@ -74,6 +74,7 @@ void Compiler::Emission::emit_part(std::size_t part) {
   value_of_.fill(ir::kNone);
   xmm_of_.fill(ir::kNone);
   slot_used_.fill(false);
+  in_state_.fill(ir::kNone);
   find_groups();
   skipped_ = 0;
   const unsigned count = static_cast<unsigned>(block_->origins.size());

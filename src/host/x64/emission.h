@@ -81,10 +81,10 @@ class Compiler::Emission {
   EmittedCode run();
 
  private:
-  enum class Kind : std::uint8_t { kNowhere, kConstant, kRegister, kPinned, kXmm, kPinnedXmm, kSlot };
+  enum class Kind : std::uint8_t { kNowhere, kConstant, kRegister, kPinned, kXmm, kPinnedXmm, kSlot, kGuest };
   struct Where {
     Kind kind = Kind::kNowhere;
-    std::uint16_t index = 0;  // in kValues or kPinned, an xmm number, or a slot
+    std::uint16_t index = 0;  // in kValues or kPinned, an xmm number, a slot, or the number of a guest register
     bool negated = false;     // the place has the negation of the value
   };
   struct Cold {
@@ -132,6 +132,19 @@ class Compiler::Emission {
 
   // An operand that the instruction has yet to read must stay where it is.
   bool is_operand_now(Value value) const;
+
+  // A guest register in the state that has a value makes it unnecessary to spill it. Until the guest register gets another:
+  // then the value moves, if it is only there.
+  std::optional<unsigned> guest_register_at(std::int64_t offset) const {
+    const std::uint64_t distance = static_cast<std::uint64_t>(offset) - o_.integer_registers;
+    if (distance >= 8 * in_state_.size() || distance % 8 != 0) return std::nullopt;
+    return static_cast<unsigned>(distance / 8);
+  }
+  x86::Mem guest_register(unsigned number) const { return state(o_.integer_registers + 8 * number); }
+  void now_in_state(std::int64_t offset, Value value);
+  void leave_state(unsigned number, Value except);
+  // Where the value is, if that is memory.
+  std::optional<x86::Mem> in_memory(Value value) const;
 
   // A free value register, made so by spilling the value whose last use is furthest.
   unsigned free_register();
@@ -198,6 +211,13 @@ class Compiler::Emission {
     // Found before the destination is chosen, which may take over either operand's register.
     const x86::Gp left = is_constant(a) ? x86::Gp(x86::rax) : use(a, x86::rax);
     const bool immediate = is_imm32(b);
+    if (const auto memory = in_memory(b); memory && !is_constant(a)) {
+      // The result's register may be lent by a, never by b.
+      const x86::Gp d = destination();
+      if (d != left) a_.mov(d, left);
+      op(d, *memory);
+      return;
+    }
     const x86::Gp right = immediate ? x86::Gp(x86::rcx) : use(b, x86::rcx);
     const x86::Gp d = destination();
     if (d == right && !immediate && d != left) {
@@ -414,6 +434,7 @@ class Compiler::Emission {
     return none;
   }();
   std::array<bool, kSpillSlots> slot_used_{};
+  std::array<Value, 32> in_state_{};  // by guest register: what the state has there, or kNone
   std::vector<Group>& groups_ = workspace_.groups;
   std::vector<std::uint16_t>& group_of_ = workspace_.group_of;  // by instruction
   Value fused_ = ir::kNone;

@@ -116,6 +116,7 @@ void Compiler::Emission::emit_get(const Inst& inst) {
     return;
   }
   a_.mov(destination(), state(inst.imm));
+  now_in_state(inst.imm, static_cast<Value>(now_));
 }
 
 bool Compiler::Emission::emit_or_in_place(const Inst& inst) {
@@ -171,10 +172,12 @@ void Compiler::Emission::emit_set(const Inst& inst) {
     }
     return;
   }
+  if (const auto number = guest_register_at(inst.imm)) leave_state(*number, value);
   if (is_imm32(value)) {
     a_.mov(state(inst.imm), static_cast<std::int32_t>(constant(value)));
   } else {
     a_.mov(state(inst.imm), use(value, x86::rax));
+    now_in_state(inst.imm, value);
   }
 }
 
@@ -191,6 +194,12 @@ void Compiler::Emission::emit_add(const Inst& inst) {
     } else {
       a_.lea(d, x86::ptr(left, imm));
     }
+    return;
+  }
+  if (const auto memory = in_memory(b)) {
+    const x86::Gp d = destination();
+    if (d != left) a_.mov(d, left);
+    a_.add(d, *memory);
     return;
   }
   const x86::Gp right = use(b, x86::rcx);
@@ -359,6 +368,10 @@ void Compiler::Emission::emit_shift(const Inst& inst) {
       if (amount != 0) apply(x86::eax, amount);
       a_.movsxd(d, x86::eax);
     } else {
+      if (op == Op::kRor && features_.bmi2) {
+        a_.rorx(d, left, amount);
+        return;
+      }
       if (d != left) a_.mov(d, left);
       if (amount != 0) apply(d, amount);
     }

@@ -170,6 +170,7 @@ x86::Mem Compiler::Emission::locate(const Inst& inst, const x86::Gp& base, std::
 void Compiler::Emission::emit_call(const Inst& inst) {
   for (unsigned index = 0; index < pins_.integer.size(); ++index) vacate(index, ir::kNone);
   for (unsigned index = 0; index < pins_.floating.size(); ++index) vacate_xmm(index, ir::kNone);
+  for (unsigned number = 0; number < in_state_.size(); ++number) leave_state(number, ir::kNone);
   call_step(inst, live_xmms());
 }
 

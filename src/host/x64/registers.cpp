@@ -75,10 +75,14 @@ unsigned Compiler::Emission::free_register() {
     if (!victim || last_use_[value_of_[i]] > last_use_[value_of_[*victim]]) victim = i;
   }
   assert(victim);
+  const Value value = std::exchange(value_of_[*victim], ir::kNone);
+  if (const auto home = std::ranges::find(in_state_, value); home != in_state_.end()) {
+    where_[value] = {Kind::kGuest, static_cast<std::uint16_t>(home - in_state_.begin())};
+    return *victim;
+  }
   const unsigned index = take_slot();
   a_.mov(slot(index), kValues[*victim]);
-  where_[value_of_[*victim]] = {Kind::kSlot, static_cast<std::uint16_t>(index)};
-  value_of_[*victim] = ir::kNone;
+  where_[value] = {Kind::kSlot, static_cast<std::uint16_t>(index)};
   return *victim;
 }
 
@@ -106,6 +110,26 @@ void Compiler::Emission::vacate(unsigned index, Value except) {
     value_of_[to] = v;
     where_[v] = {Kind::kRegister, static_cast<std::uint16_t>(to)};
   }
+}
+
+void Compiler::Emission::now_in_state(std::int64_t offset, Value value) {
+  if (const auto number = guest_register_at(offset)) in_state_[*number] = value;
+}
+
+void Compiler::Emission::leave_state(unsigned number, Value except) {
+  const Value value = std::exchange(in_state_[number], ir::kNone);
+  if (value == ir::kNone || value == except || where_[value].kind != Kind::kGuest || !live_after(value)) return;
+  const unsigned to = free_register();
+  a_.mov(kValues[to], guest_register(number));
+  value_of_[to] = value;
+  where_[value] = {Kind::kRegister, static_cast<std::uint16_t>(to)};
+}
+
+std::optional<x86::Mem> Compiler::Emission::in_memory(Value value) const {
+  const Where& where = where_[value];
+  if (where.kind == Kind::kSlot) return slot(where.index);
+  if (where.kind == Kind::kGuest) return guest_register(where.index);
+  return std::nullopt;
 }
 
 void Compiler::Emission::vacate_xmm(unsigned index, Value except) {
@@ -194,6 +218,7 @@ x86::Gp Compiler::Emission::use(Value value, const x86::Gp& scratch) {
     case Kind::kRegister: return kValues[where.index];
     case Kind::kPinned: return kPins[where.index];
     case Kind::kSlot: a_.mov(scratch, slot(where.index)); return scratch;
+    case Kind::kGuest: a_.mov(scratch, guest_register(where.index)); return scratch;
     case Kind::kXmm: a_.movq(scratch, x86::xmm(where.index)); return scratch;
     case Kind::kPinnedXmm: a_.movq(scratch, pinned_xmm(where.index)); return scratch;
     default:
@@ -210,6 +235,7 @@ void Compiler::Emission::move_from(const Where& where, Value value, const x86::G
     case Kind::kXmm: a_.movq(into, x86::xmm(where.index)); break;
     case Kind::kPinnedXmm: a_.movq(into, pinned_xmm(where.index)); break;
     case Kind::kSlot: a_.mov(into, slot(where.index)); break;
+    case Kind::kGuest: a_.mov(into, guest_register(where.index)); break;
     default: load_constant(into, constant(value)); break;
   }
 }

@@ -110,6 +110,20 @@ class Folder {
     }
   }
 
+  // x >> c | x << (64 - c) = x rotated to the right by c; likewise with the 32-bit operations.
+  std::optional<Value> rotation(Value a, Value b) {
+    for (const bool narrow : {false, true}) {
+      const u64 width = narrow ? 32 : 64;
+      for (const auto& [low, high] : {std::pair(a, b), std::pair(b, a)}) {
+        const auto c = constant_right(narrow ? Op::kShr32 : Op::kShr, low);
+        const auto d = constant_right(narrow ? Op::kShl32 : Op::kShl, high);
+        if (!c || !d || *c == 0 || *c >= width || *c + *d != width || left(low) != left(high)) continue;
+        return make(narrow ? Op::kRor32 : Op::kRor, left(low), definition(low).operands[1]);
+      }
+    }
+    return std::nullopt;
+  }
+
   // (x op d) op c = x op (d op c), for an associative op, where a = x op d.
   std::optional<Value> reassociated(Op op, Value a, u64 c) {
     const auto d = constant_right(op, a);
@@ -235,6 +249,9 @@ class Folder {
 
   std::optional<Value> otherwise(const Inst& inst) {
     const auto& [a, b, c] = inst.operands;
+    if (inst.op == Op::kOr || inst.op == Op::kXor) {
+      if (const auto rotated = rotation(a, b)) return rotated;
+    }
     const Inst& inner = definition(a);
     switch (inst.op) {
       // The low half of a sum, difference or product depends on the low halves of its operands alone.
