@@ -155,9 +155,9 @@ int run_boot(const BootOptions& options) {
 
   std::unique_ptr<debug::GdbServer> gdb;
   if (!options.gdb.empty()) {
-    auto listening = debug::GdbServer::listen(loop, options.gdb);
-    if (!listening) return refuse(listening.error());
-    gdb = std::move(*listening);
+    auto socket = debug::GdbServer::open(options.gdb);
+    if (!socket) return refuse(socket.error());
+    gdb = debug::GdbServer::listen(loop, std::move(*socket));
   }
 
   std::optional<RawTerminal> terminal;

@@ -72,6 +72,8 @@ class Target {
   // False: the debugger's user started the target for it, so that ending the debugger ends the target.
   virtual bool attached() const { return true; }
   virtual std::uint64_t process_id() const { return 1; }
+  // Whether a debugger is there to be told. Without one nothing but points stops a target.
+  virtual void set_attended(bool) {}
   // The ELF auxiliary vector as the guest has it, or empty.
   virtual std::string auxiliary_vector() { return {}; }
 

@@ -87,7 +87,7 @@ std::string piece_of(std::string_view whole, std::uint64_t offset, std::uint64_t
 
 }  // namespace
 
-Result<std::unique_ptr<GdbServer>> GdbServer::listen(EventLoop& loop, const std::string& where) {
+Result<GdbServer::Socket> GdbServer::open(const std::string& where) {
   unsigned port = 0;
   const auto [end, error] = std::from_chars(where.data(), where.data() + where.size(), port);
   const bool is_number = !where.empty() && where.find_first_not_of("0123456789") == std::string::npos;
@@ -97,20 +97,24 @@ Result<std::unique_ptr<GdbServer>> GdbServer::listen(EventLoop& loop, const std:
   }
   auto socket = is_number ? listen_at_port(port) : listen_at_path(where);
   if (!socket) return std::unexpected(socket.error());
-  std::unique_ptr<GdbServer> server(new GdbServer(loop, std::move(*socket), is_number ? "" : where));
-  server->listen_again();
   log_info("gdb: waiting at {}", where);
+  return Socket{std::move(*socket), is_number ? "" : where};
+}
+
+std::unique_ptr<GdbServer> GdbServer::listen(EventLoop& loop, Socket socket) {
+  std::unique_ptr<GdbServer> server(new GdbServer(loop, std::move(socket)));
+  server->listen_again();
   return server;
 }
 
 std::unique_ptr<GdbServer> GdbServer::serve(EventLoop& loop, UniqueFd client) {
-  std::unique_ptr<GdbServer> server(new GdbServer(loop, UniqueFd(), ""));
+  std::unique_ptr<GdbServer> server(new GdbServer(loop, Socket{}));
   server->begin_session(std::move(client));
   return server;
 }
 
-GdbServer::GdbServer(EventLoop& loop, UniqueFd socket, std::string path)
-    : loop_(loop), socket_(std::move(socket)), path_(std::move(path)) {}
+GdbServer::GdbServer(EventLoop& loop, Socket socket)
+    : loop_(loop), socket_(std::move(socket.fd)), path_(std::move(socket.path)) {}
 
 GdbServer::~GdbServer() {
   if (target_ != nullptr) target_->on_stop = nullptr;
@@ -126,6 +130,7 @@ GdbServer::~GdbServer() {
 
 void GdbServer::attach(Target& target) {
   target_ = &target;
+  target.set_attended(static_cast<bool>(client_));
   target.on_stop = [this](const StopEvent& event) { stopped(event); };
   const std::vector<ThreadId> threads = target.threads();
   last_stop_ = {StopEvent::Kind::kSignal, threads.empty() ? 0 : threads.front(), kSignalTrap, {}, 0};
@@ -178,6 +183,7 @@ void GdbServer::begin_session(UniqueFd client) {
   knows_software_breaks_ = knows_hardware_breaks_ = false;
   general_thread_ = resumed_thread_ = 0;
   if (target_ != nullptr) {
+    target_->set_attended(true);
     target_->halt();
     if (running_) {
       const std::vector<ThreadId> threads = target_->threads();
@@ -208,6 +214,7 @@ void GdbServer::detach() {
   forget_points();
   running_ = true;
   if (target_ == nullptr) return;
+  target_->set_attended(false);
   std::vector<ResumeAction> actions;
   for (const ThreadId thread : target_->threads()) actions.push_back({.thread = thread});
   target_->resume(actions);

@@ -20,8 +20,13 @@ namespace doppel::debug {
 
 class GdbServer {
  public:
+  struct Socket {
+    UniqueFd fd;
+    std::string path;  // to be removed at the end; empty: nothing is
+  };
   // `where` is a port of 127.0.0.1, when it is a number, or the path of a socket.
-  static Result<std::unique_ptr<GdbServer>> listen(EventLoop& loop, const std::string& where);
+  static Result<Socket> open(const std::string& where);
+  static std::unique_ptr<GdbServer> listen(EventLoop& loop, Socket socket);
   // Serves `client` alone, then nobody.
   static std::unique_ptr<GdbServer> serve(EventLoop& loop, UniqueFd client);
   ~GdbServer();
@@ -35,7 +40,7 @@ class GdbServer {
   void ended(unsigned code, bool killed = false);
 
  private:
-  GdbServer(EventLoop& loop, UniqueFd socket, std::string path);
+  GdbServer(EventLoop& loop, Socket socket);
 
   void listen_again();
   void accept();
