@@ -4,6 +4,8 @@
 
 #include "base/bits.h"
 #include "engine/hart_thread.h"
+#include "isa/riscv/mmu.h"
+#include "memory/guarded_access.h"
 
 namespace doppel {
 namespace {
@@ -126,9 +128,10 @@ std::uint32_t HartDebugger::instruction_at(std::uint64_t pc) const {
   std::uint32_t raw = 0;
   for (unsigned half = 0; half < 2; ++half) {
     const auto gpa = hart_.mmu().look_up(pc + 2 * half);
-    const auto value = gpa ? hart_.env().memory.load<std::uint16_t>(*gpa) : std::nullopt;
-    if (!value) return 0;
-    raw |= std::uint32_t{*value} << (16 * half);
+    const std::byte* host = gpa ? hart_.mmu().ram(*gpa, 2) : nullptr;
+    std::uint64_t value = 0;
+    if (host == nullptr || guarded_read(host, 2, value) != 0) return 0;
+    raw |= static_cast<std::uint32_t>(value) << (16 * half);
     if ((raw & 3) != 3) break;
   }
   return raw;
