@@ -20,7 +20,7 @@ _doppel() {
         esac
         case $current in
         -*) mapfile -t COMPREPLY < <(compgen -W '--help --root --bind -L --env --unset --cwd --argv0
-            --engine --cpu --strace --stats --log --log-level --trace --perf-map' -- "$current") ;;
+            --engine --cpu --strace --gdb --stats --log --log-level --trace --perf-map' -- "$current") ;;
         *) mapfile -t COMPREPLY < <(compgen -f -- "$current") ;;
         esac
         return

@@ -25,6 +25,7 @@ constexpr const char* kHelp =
     "  --engine NAME                   What runs the program's code: translate (default) or interpret\n"
     "  --cpu NAME                      The processor it sees: rva22\n"
     "  --strace                        One line on stderr for each system call\n"
+    "  --gdb PORT|PATH                 Wait for gdb at a port of 127.0.0.1 or a socket, and obey it\n"
     "  --stats[=FILE]                  At the end, one JSON object on stderr or in FILE\n"
     "  --log FILE                      Append to FILE: unknown system calls, registers at a fatal signal\n"
     "  --log-level LEVEL               debug (with --log), info, warning (default), error, off\n"
@@ -139,9 +140,7 @@ constexpr std::array kOptions{
     Option{"--log-level", Value::kNeeded, true, set_level},
     Option{"--trace", Value::kNeeded, true, set_trace},
     Option{"--perf-map", Value::kNone, true, set_flag<&RunOptions::perf_map>},
-    Option{"--gdb", Value::kNeeded, false, [](RunOptions&, const std::string&) -> Result<void> {
-             return fail("--gdb: not available for single programs; doppel boot has it");
-           }},
+    Option{"--gdb", Value::kNeeded, false, set_text<&RunOptions::gdb>},
     // Not for users.
     Option{"--inherit-log", Value::kNeeded, false, set_number<&RunOptions::inherited_log>},
     Option{"--inherit-self", Value::kNeeded, false, set_number<&RunOptions::inherited_self>},

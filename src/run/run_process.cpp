@@ -14,6 +14,7 @@
 #include "base/report.h"
 #include "engine/translation_log.h"
 #include "isa/riscv/isa_config.h"
+#include "process/abi/debug_server.h"
 #include "process/abi/exec.h"
 #include "process/abi/linux_process.h"
 #include "run/run_options.h"
@@ -106,6 +107,11 @@ Result<process::ProcessOptions> prepare(RunOptions options) {
     std::ranges::replace(process.command, options.library_prefix, std::string(whole));
     process.program.library_prefix = whole;
     ::free(whole);
+  }
+  if (options.gdb) {
+    auto debugger = process::DebugServer::listen(*options.gdb, options.root.has_value());
+    if (!debugger) return std::unexpected(debugger.error());
+    process.debugger = std::move(*debugger);
   }
   if (options.root) {
     if (auto entered = enter_root(*options.root, options.binds); !entered) return std::unexpected(entered.error());

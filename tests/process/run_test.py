@@ -152,7 +152,6 @@ class Run(unittest.TestCase):
             (["--bind", "/", "x"], 2, "--root"),
             (["--root", "/", "-L", "/", "x"], 2, "-L"),
             (["--cpu", "z80", "x"], 2, "rva22"),
-            (["--gdb", "1", "x"], 2, "not available"),
             (["--env", "X", "x"], 2, "NAME=VALUE"),
             ([], 2, "which program"),
             (["--root", "/nonexistent", "x"], 125, "No such file"),

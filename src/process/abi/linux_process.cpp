@@ -7,8 +7,10 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <utility>
 
 #include "base/bits.h"
+#include "process/abi/debug_server.h"
 #include "process/abi/host_call.h"
 #include "process/abi/thread.h"
 
@@ -69,6 +71,11 @@ void LinuxProcess::run() {
   show_in_proc(image_, reinterpret_cast<std::uint64_t>(flat().base));
   block_host_signals();
   actions_.inherit();
+  if (options_.debugger != nullptr) {
+    options_.debugger->start(*this);
+    debugger_ = &options_.debugger->threads();
+    actions_.catch_deadly();
+  }
   GuestThread& thread = *first_;
   const int status = thread.run();
   if (threads_.empty()) tell_end(thread);
@@ -81,6 +88,12 @@ void LinuxProcess::tell_end(GuestThread& thread) {
   options_.at_end({.engine = thread.engine().name(), .translation = thread.engine().statistics(),
                    .instructions = thread.hart().state().instructions,
                    .exceptions = thread.hart().statistics().exceptions});
+}
+
+void LinuxProcess::tell_debugger(GuestThread& thread, int code, bool killed) {
+  if (debugger_ == nullptr) return;
+  debugger_->ended(thread, code, killed);
+  options_.debugger->stop();
 }
 
 std::unique_ptr<LinuxProcess> LinuxProcess::borrower() const {
@@ -116,13 +129,28 @@ bool LinuxProcess::write(std::uint64_t gva, const void* from, std::uint64_t byte
 }
 
 void LinuxProcess::add(GuestThread& thread) {
-  const std::lock_guard lock(mutex_);
-  threads_.push_back(&thread);
+  bool first = false;
+  {
+    const std::lock_guard lock(mutex_);
+    first = threads_.empty();
+    threads_.push_back(&thread);
+  }
+  if (debugger_ == nullptr) return;
+  debugger_->add(thread);
+  if (first) options_.debugger->attach();
 }
 
 void LinuxProcess::remove(GuestThread& thread) {
-  const std::lock_guard lock(mutex_);
-  std::erase(threads_, &thread);
+  bool last = false;
+  {
+    const std::lock_guard lock(mutex_);
+    std::erase(threads_, &thread);
+    last = threads_.empty();
+    if (&thread == first_.get()) leader_status_ = thread.status();
+  }
+  if (debugger_ == nullptr) return;
+  debugger_->remove(thread);
+  if (last) tell_debugger(thread, leader_status_, false);
 }
 
 std::optional<std::uint64_t> LinuxProcess::robust_list_of(pid_t id) {
@@ -133,11 +161,13 @@ std::optional<std::uint64_t> LinuxProcess::robust_list_of(pid_t id) {
 }
 
 void LinuxProcess::keep_only(GuestThread& thread) {
+  if (debugger_ != nullptr) std::exchange(debugger_, nullptr)->leave_child(thread);
   threads_.assign(1, &thread);
   shared_->keep_only_caller();
 }
 
 void LinuxProcess::lock_for_fork() {
+  if (debugger_ != nullptr) debugger_->mutex().lock();
   mutex_.lock();
   shared_->lock();
 }
@@ -145,6 +175,7 @@ void LinuxProcess::lock_for_fork() {
 void LinuxProcess::unlock_after_fork() {
   shared_->unlock();
   mutex_.unlock();
+  if (debugger_ != nullptr) debugger_->mutex().unlock();
 }
 
 }  // namespace doppel::process

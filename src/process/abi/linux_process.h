@@ -22,6 +22,9 @@
 
 namespace doppel::process {
 
+class DebugServer;
+class DebugThreads;
+
 // Of the thread that ends the process, and of what all have translated.
 struct ProgramStatistics {
   std::string_view engine;
@@ -37,6 +40,7 @@ struct ProcessOptions {
   // What starts another program as this one was started: Doppel's command line before "--argv0".
   std::vector<std::string> command{};
   std::shared_ptr<TranslationLog> translation_log{};  // may be null
+  std::shared_ptr<DebugServer> debugger{};            // may be null
   // Called when the process ends by itself, not by a signal; in children, too. May be empty.
   std::function<void(const ProgramStatistics&)> at_end{};
 };
@@ -60,6 +64,8 @@ class LinuxProcess {
   const Image& image() const { return image_; }
   // The calling thread's.
   riscv::Hart& hart() const;
+  // nullptr while nobody debugs this process.
+  DebugThreads* debugger() { return debugger_; }
 
   // --- For system calls.
 
@@ -86,6 +92,8 @@ class LinuxProcess {
 
   // The process is about to end by `thread`.
   void tell_end(GuestThread& thread);
+  // And how, to whom debugs it: with a status or, `killed`, by a signal.
+  void tell_debugger(GuestThread& thread, int code, bool killed);
 
   // Threads register here, for who asks about another one.
   void add(GuestThread& thread);
@@ -108,6 +116,8 @@ class LinuxProcess {
   std::mutex mutex_;
   std::vector<GuestThread*> threads_;  // guarded by mutex_
   std::unique_ptr<GuestThread> first_;
+  DebugThreads* debugger_ = nullptr;
+  int leader_status_ = 0;  // the first thread's, once it has ended: the process's, if threads end one by one
 };
 
 }  // namespace doppel::process

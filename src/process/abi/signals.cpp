@@ -60,6 +60,15 @@ void on_signal(int number, siginfo_t* info, void* raw) {
   std::memcpy(&context.uc_sigmask, &kAllOthers, sizeof kAllOthers);
 }
 
+// What signal(7) says of default actions.
+bool is_deadly(int number) {
+  switch (number) {
+    case SIGCHLD: case SIGCONT: case SIGURG: case SIGWINCH: return false;
+    case SIGSTOP: case SIGTSTP: case SIGTTIN: case SIGTTOU: return false;
+    default: return number != SIGKILL;
+  }
+}
+
 }  // namespace
 
 SignalActions::SignalActions(const SignalActions& other) {
@@ -75,6 +84,12 @@ void SignalActions::inherit() {
     if (action.handler == reinterpret_cast<void*>(SIG_IGN)) actions_[number].handler = SignalAction::kIgnore;
     if ((kOwnSignals & signal_bit(number)) != 0) tell_host(number);
   }
+}
+
+void SignalActions::catch_deadly() {
+  const std::lock_guard lock(mutex_);
+  catches_deadly_ = true;
+  for (int number = 1; number <= static_cast<int>(kSignals); ++number) tell_host(number);
 }
 
 SignalAction SignalActions::get(int number) const {
@@ -135,7 +150,11 @@ void SignalActions::tell_host(int number) const {
   const SignalAction& action = actions_[number];
   const bool own = (kOwnSignals & signal_bit(number)) != 0;
   HostAction host{reinterpret_cast<void*>(action.handler), action.flags & kPassedOn, nullptr, 0};
-  if (own || action.is_handler()) {
+  if (!action.is_handler() && catches_deadly_ && is_deadly(number) && action.handler == SignalAction::kDefault) {
+    // A call goes on if the debugger lets nothing come of the signal.
+    host = {reinterpret_cast<void*>(&on_signal), SA_RESTART | SA_SIGINFO | kHostRestorer, &doppel_signal_return,
+            ~std::uint64_t{0}};
+  } else if (own || action.is_handler()) {
     host = {reinterpret_cast<void*>(&on_signal), (action.flags & kPassedOn) | SA_SIGINFO | kHostRestorer,
             &doppel_signal_return, ~std::uint64_t{0}};
   }

@@ -42,6 +42,8 @@ class SignalActions {
 
   // Takes over what the host's process ignores, and installs the handler of our own signals.
   void inherit();
+  // Has our handler see, too, what would end the process.
+  void catch_deadly();
   SignalAction get(int number) const;
   // Gives the one before.
   SignalAction set(int number, SignalAction action);
@@ -59,6 +61,7 @@ class SignalActions {
 
   mutable std::mutex mutex_;
   std::array<SignalAction, kSignals + 1> actions_{};
+  bool catches_deadly_ = false;
 };
 
 // The mask of the calling host thread, all signals included.

@@ -16,6 +16,7 @@
 #include <utility>
 
 #include "base/log.h"
+#include "process/abi/debug_threads.h"
 #include "process/abi/host_call.h"
 #include "process/abi/linux_process.h"
 #include "process/abi/system_calls.h"
@@ -59,7 +60,11 @@ int GuestThread::run() {
   process_.add(*this);
   open_mask();
   while (!ended_) {
-    processor_->engine->run(kUnlimited);
+    if (DebugThreads* debugger = process_.debugger(); debugger != nullptr) {
+      debugger->run(*this, *processor_->engine);
+    } else {
+      processor_->engine->run(kUnlimited);
+    }
     hart().clear_stop();
     if (outside_ != nullptr) carry_out(std::exchange(outside_, nullptr));
     if (!ended_) deliver_signals();
@@ -91,7 +96,10 @@ void GuestThread::trap(riscv::Trap trap, u64 epc) {
   if (trap.cause == riscv::Exception::kUserCall) {
     // Nobody waits for a hart that may wait here.
     hart.end_run();
+    DebugThreads* const debugger = process_.debugger();
+    if (debugger != nullptr) debugger->enter_call(*this);
     const std::int64_t value = system_call(process_);
+    if (debugger != nullptr) debugger->leave_call(*this);
     hart.begin_run();
     if (value == kRestart) return;
     state.pc = epc + 4;
@@ -150,6 +158,7 @@ void GuestThread::end_process(int status) {
   release_robust_list();
   ended_whole_ = true;
   process_.tell_end(*this);
+  process_.tell_debugger(*this, status, false);
   ::_exit(status);
 }
 
@@ -190,7 +199,16 @@ u64 GuestThread::held_signals() const { return held_.load() & mask_; }
 
 void GuestThread::deliver_signals() {
   for (;;) {
-    if (fault_) {
+    DebugThreads* const debugger = process_.debugger();
+    if (const int made_up = debugger != nullptr ? debugger->take_signal(*this) : 0; made_up != 0) {
+      block_host_signals();
+      siginfo_t info{};
+      info.si_signo = made_up;
+      info.si_code = SI_USER;
+      info.si_pid = ::getpid();
+      info.si_uid = ::getuid();
+      deliver(info, false);
+    } else if (fault_) {
       block_host_signals();
       const siginfo_t info = *std::exchange(fault_, std::nullopt);
       deliver(info, true);
@@ -215,7 +233,11 @@ void GuestThread::deliver_signals() {
   }
 }
 
-void GuestThread::deliver(const siginfo_t& info, bool forced) {
+void GuestThread::deliver(siginfo_t info, bool forced) {
+  if (DebugThreads* debugger = process_.debugger(); debugger != nullptr) {
+    info.si_signo = debugger->admit_signal(*this, info.si_signo);
+    if (info.si_signo == 0) return;
+  }
   const int number = info.si_signo;
   SignalAction action = process_.actions().take(number);
   // What the program did itself cannot be put off (force_sig_info() in Linux).
@@ -245,6 +267,7 @@ void GuestThread::deliver(const siginfo_t& info, bool forced) {
     log_info("x{:<2} {:016x} {:016x} {:016x} {:016x}", r, state.x[r], r + 1 < 32 ? state.x[r + 1] : 0,
              r + 2 < 32 ? state.x[r + 2] : 0, r + 3 < 32 ? state.x[r + 3] : 0);
   }
+  process_.tell_debugger(*this, number, true);
   die_by(number);
 }
 
@@ -508,6 +531,8 @@ struct BorrowerStart {
 // vfork(): the child runs in our memory on our hart, which we do not need until it is gone.
 std::int64_t GuestThread::clone_borrowing(const CloneRequest& request, std::atomic<pid_t>* told) {
   const Registers mine = registers();
+  DebugThreads* const debugger = process_.debugger();
+  if (debugger != nullptr) debugger->suspend(*this);
   const std::unique_ptr<LinuxProcess> process = process_.borrower();
   GuestThread child(*process, std::move(processor_), mask_);
   child.borrows_ = child.is_first_ = true;
@@ -536,6 +561,7 @@ std::int64_t GuestThread::clone_borrowing(const CloneRequest& request, std::atom
   }
   hart().clear_stop();
   set_registers(mine);
+  if (debugger != nullptr) debugger->resume_suspended(*this);
   return id;
 }
 

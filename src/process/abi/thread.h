@@ -43,6 +43,7 @@ class GuestThread {
   riscv::Hart& hart() { return *processor_->hart; }
   const Engine& engine() const { return *processor_->engine; }
   pid_t id() const { return id_; }
+  int status() const { return status_; }  // once it has ended
 
   // Makes the calling thread this one, and runs until the guest's thread ends; gives its exit status.
   int run();
@@ -95,7 +96,7 @@ class GuestThread {
 
   void carry_out(Outside function);
   void deliver_signals();
-  void deliver(const siginfo_t& info, bool forced);
+  void deliver(siginfo_t info, bool forced);
   bool push_frame(const siginfo_t& info, const SignalAction& action);
   bool on_signal_stack(std::uint64_t sp) const;
   void open_mask();  // the host's mask becomes the guest's
