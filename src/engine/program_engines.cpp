@@ -4,6 +4,11 @@
 
 namespace doppel {
 
+// A program has no timer's interrupts to take: it may run for longer at a time than a machine's hart. A signal waits for
+// some 20 microseconds, and each instruction may be a call that takes 16 bytes of the host's stack (kProgramStackBytes).
+static constexpr TranslatorEngine::Options kOptions{.slice = 32768, .hot_after = 8};
+static_assert(kOptions.slice * 16 * 2 <= static_cast<std::int64_t>(kProgramStackBytes));
+
 // An interpreter that is known while it lives.
 class ProgramEngines::Interpreting final : public Engine {
  public:
@@ -39,7 +44,7 @@ Result<std::unique_ptr<Engine>> ProgramEngines::make(riscv::Hart& hart) {
     if (!cache) return std::unexpected(cache.error());
     cache_ = std::move(*cache);
   }
-  auto engine = std::make_unique<TranslatorEngine>(hart, cache_, TranslatorEngine::Options{});
+  auto engine = std::make_unique<TranslatorEngine>(hart, cache_, kOptions);
   if (first && log_ != nullptr) engine->trace(log_);
   return engine;
 }

@@ -3,6 +3,7 @@
 // Any thread may call.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <memory>
 #include <mutex>
@@ -13,6 +14,9 @@
 #include "translator/code_cache.h"
 
 namespace doppel {
+
+// The stack that a thread needs to run an engine, and what is called from it.
+inline constexpr std::size_t kProgramStackBytes = std::size_t{1} << 20;
 
 class ProgramEngines {
  public:

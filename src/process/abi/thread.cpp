@@ -16,6 +16,7 @@
 #include <utility>
 
 #include "base/log.h"
+#include "engine/program_engines.h"
 #include "process/abi/debug_threads.h"
 #include "process/abi/host_call.h"
 #include "process/abi/linux_process.h"
@@ -25,7 +26,7 @@ namespace doppel::process {
 namespace {
 
 // Ours only: the guest has its own.
-constexpr std::size_t kHostStackBytes = std::size_t{512} << 10;
+constexpr std::size_t kHostStackBytes = kProgramStackBytes;
 constexpr std::uint64_t kCloneClearHandlers = std::uint64_t{1} << 32;  // CLONE_CLEAR_SIGHAND
 constexpr std::uint32_t kAutoDisarm = 1u << 31;                        // SS_AUTODISARM
 constexpr int kLibrarySignal = 33;                                     // SIGSETXID of nptl
