@@ -42,6 +42,7 @@ struct StopEvent {
     kSignal,      // `code` is the signal, GDB's number; kSignalTrap after a step
     kBreakpoint,  // at a point of kind `point.kind`
     kWatch,       // an access to `address` has happened, which `point` watches
+    kNoneLeft,    // of the threads that were resumed; `thread` is another
     kExited,      // the whole target, with status `code`; nothing may be asked of it any more
     kKilled,      // the whole target, by signal `code`
   };

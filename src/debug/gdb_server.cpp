@@ -180,7 +180,7 @@ void GdbServer::begin_session(UniqueFd client) {
   last_packet_.clear();
   acknowledge_ = true;
   stop_acknowledging_ = hang_up_ = false;
-  knows_software_breaks_ = knows_hardware_breaks_ = false;
+  knows_software_breaks_ = knows_hardware_breaks_ = knows_none_left_ = false;
   general_thread_ = resumed_thread_ = 0;
   if (target_ != nullptr) {
     target_->set_attended(true);
@@ -372,9 +372,10 @@ std::string GdbServer::supported(std::string_view features) {
     const std::string_view feature = list.until(';');
     if (feature == "swbreak+") knows_software_breaks_ = true;
     if (feature == "hwbreak+") knows_hardware_breaks_ = true;
+    if (feature == "no-resumed+") knows_none_left_ = true;
   }
   std::string ours = "PacketSize=" + to_hex(std::uint64_t{GdbDecoder::kMaxPayload}) +
-                     ";QStartNoAckMode+;qXfer:features:read+;vContSupported+;swbreak+;hwbreak+";
+                     ";QStartNoAckMode+;qXfer:features:read+;vContSupported+;swbreak+;hwbreak+;no-resumed+";
   if (!target_->program_path().empty()) ours += ";qXfer:exec-file:read+";
   if (!target_->auxiliary_vector().empty()) ours += ";qXfer:auxv:read+";
   return ours;
@@ -609,6 +610,7 @@ void GdbServer::stopped(const StopEvent& event) {
   if (!client_) return;  // nobody is there to be told; only its end stops a target without points
   running_ = false;
   send(stop_reply(event));
+  if (event.kind == StopEvent::Kind::kNoneLeft) last_stop_ = {StopEvent::Kind::kSignal, event.thread, 0, {}, 0};
   const bool over = event.kind == StopEvent::Kind::kExited || event.kind == StopEvent::Kind::kKilled;
   if (over) release_target();
 }
@@ -620,6 +622,7 @@ std::string GdbServer::stop_reply(const StopEvent& event) const {
   const std::string number = to_hex(std::string_view(&code, 1));
   if (event.kind == Kind::kExited) return "W" + number;
   if (event.kind == Kind::kKilled) return "X" + number;
+  if (event.kind == Kind::kNoneLeft && knows_none_left_) return "N";
   std::string reply = "T" + number;
   if (event.kind == Kind::kBreakpoint) {
     if (event.point.kind == PointKind::kSoftware && knows_software_breaks_) reply += "swbreak:;";

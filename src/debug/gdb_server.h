@@ -89,7 +89,7 @@ class GdbServer {
   std::string last_packet_;
   bool acknowledge_ = true;
   bool stop_acknowledging_ = false;  // after the answer in hand
-  bool knows_software_breaks_ = false, knows_hardware_breaks_ = false;
+  bool knows_software_breaks_ = false, knows_hardware_breaks_ = false, knows_none_left_ = false;
 
   Target* target_ = nullptr;
   bool running_ = false;  // or would be, had it a target

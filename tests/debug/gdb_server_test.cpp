@@ -176,6 +176,17 @@ TEST_F(Server, ResumesThreadsAndTellsWhereTheyStop) {
   EXPECT_EQ(received(), "W07");
 }
 
+TEST_F(Server, TellsThatNoneIsLeftToWhomItMeansSomething) {
+  EXPECT_EQ(ask("vCont;c:1"), "");
+  target_.stop({StopEvent::Kind::kNoneLeft, 2, 0, {}, 0});
+  EXPECT_EQ(received(), "T00thread:2;");
+  EXPECT_THAT(ask("qSupported:no-resumed+"), HasSubstr("no-resumed+"));
+  EXPECT_EQ(ask("vCont;c:1"), "");
+  target_.stop({StopEvent::Kind::kNoneLeft, 2, 0, {}, 0});
+  EXPECT_EQ(received(), "N");
+  EXPECT_EQ(ask("?"), "T00thread:2;");
+}
+
 TEST_F(Server, RefusesToResumeNobody) {
   EXPECT_EQ(ask("vCont;c:7"), "E03");
   EXPECT_EQ(ask("vCont;x"), "E16");

@@ -154,6 +154,20 @@ class Debug(unittest.TestCase):
             self.shows(f"received signal {name}", "main", f"terminated with signal {name}")
             self.assertEqual(guest.wait(SECONDS), -getattr(signal, name))
 
+    def test_a_storm_of_threads_calls_and_signals(self):
+        guest = self.start("storm")
+        self.gdb("handle SIGALRM nostop noprint pass", "break hit", "ignore 1 150", "continue", "info breakpoints", "stepi",
+                 "next", "set scheduler-locking on", "stepi", "finish", "set scheduler-locking off", "delete", "continue")
+        self.shows("hit Breakpoint 1, hit (n=1)", "already hit 151 times", "exited normally")
+        self.assertEqual(guest.wait(SECONDS), 0)
+
+    def test_the_only_thread_that_runs_may_end(self):
+        guest = self.start()
+        self.gdb("break sum", "continue", "p done = 1", "set scheduler-locking on", "thread 2", "continue", "info threads", "thread 1",
+                 "set scheduler-locking off", "continue")
+        self.shows("hit Breakpoint 1, sum", "[Switching to thread 2", "No unwaited-for children left", "exited with code 05")
+        self.assertEqual(guest.wait(SECONDS), 5)
+
     def test_interrupt(self):
         guest = self.start()
         self.gdb("set var limit = 2000000000", INTERRUPT, "continue", "p others > 0", "p done = 1", "set var limit = 0",
@@ -209,6 +223,11 @@ class Debug(unittest.TestCase):
             done = subprocess.run([DOPPEL, "run", "--gdb", where, self.guest], capture_output=True, text=True,
                                   timeout=SECONDS)
             self.assertEqual((done.returncode, done.stderr[:13]), (125, "doppel: --gdb"))
+
+    def test_a_program_that_is_not_there_leaves_no_socket(self):
+        where = self.folder.name + "/left"
+        done = subprocess.run([DOPPEL, "run", "--gdb", where, self.guest + "x"], capture_output=True, timeout=SECONDS)
+        self.assertEqual((done.returncode, os.path.exists(where)), (127, False))
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/time.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -38,6 +39,28 @@ __attribute__((noinline)) void signals(void) {
   raise(SIGUSR1);
 }
 
+__attribute__((noinline)) void hit(int n) { others += n; }
+
+static void* storm(void* unused) {
+  for (int i = 0; i < 100; ++i) {
+    hit(1);
+    usleep(100);
+  }
+  return unused;
+}
+
+// Threads, system calls and signals at once.
+static int storms(void) {
+  signal(SIGALRM, handler);
+  const struct itimerval often = {{0, 2000}, {0, 2000}}, never = {0};
+  setitimer(ITIMER_REAL, &often, NULL);
+  pthread_t threads[4];
+  for (int i = 0; i < 4; ++i) pthread_create(&threads[i], NULL, storm, NULL);
+  for (int i = 0; i < 4; ++i) pthread_join(threads[i], NULL);
+  setitimer(ITIMER_REAL, &never, NULL);
+  return others == 400 && handled == SIGALRM ? 0 : 1;
+}
+
 __attribute__((noinline)) int in_child(void) { return square(6); }
 
 static int child(void) {
@@ -66,6 +89,7 @@ int main(int argc, char** argv) {
   if (strcmp(what, "fault") == 0) *(volatile int*)16 = 1;
   if (strcmp(what, "child") == 0) return child();
   if (strcmp(what, "spawn") == 0) return spawned() + square(2);
+  if (strcmp(what, "storm") == 0) return storms();
   if (strcmp(what, "sleep") == 0) for (;;) pause();
   pthread_t thread;
   pthread_create(&thread, NULL, other, NULL);

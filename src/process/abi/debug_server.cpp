@@ -36,6 +36,10 @@ Result<UniqueFd> beyond_standard(UniqueFd fd) {
 DebugServer::DebugServer(debug::GdbServer::Socket socket, UniqueFd memory)
     : socket_(std::move(socket)), memory_(std::move(memory)) {}
 
+DebugServer::~DebugServer() {
+  if (!socket_.path.empty()) ::unlink(socket_.path.c_str());
+}
+
 Result<std::shared_ptr<DebugServer>> DebugServer::listen(const std::string& where, bool changes_root) {
   auto socket = debug::GdbServer::open(where);
   if (!socket) return std::unexpected(socket.error());

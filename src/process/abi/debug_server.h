@@ -1,7 +1,7 @@
 // Serves gdb with one process, on a thread of its own.
 //
-// That thread takes no signals, and has a table of descriptors of its own: what it holds is nothing that the guest could
-// see, close, or pass on to its children, and what the guest closes is closed.
+// That thread takes no signals, and has a table of descriptors of its own: the guest cannot see, close or pass on to its
+// children what it holds, and what the guest closes is closed.
 #pragma once
 
 #include <functional>
@@ -23,6 +23,8 @@ class DebugServer {
  public:
   // Before the host's process changes its root. A socket that lies outside is not removed at the end.
   static Result<std::shared_ptr<DebugServer>> listen(const std::string& where, bool changes_root);
+  // Only before start(): after it there is no end but the process's.
+  ~DebugServer();
 
   // Serves `process`, of which no thread runs yet.
   void start(LinuxProcess& process);

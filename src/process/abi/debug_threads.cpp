@@ -80,14 +80,12 @@ void DebugThreads::add(GuestThread& thread) {
 
 void DebugThreads::remove(GuestThread& thread) {
   const std::lock_guard lock(mutex_);
-  const auto found = threads_.find(static_cast<ThreadId>(thread.id()));
-  const bool stepping = found->second.stepping;
-  threads_.erase(found);
+  const auto id = static_cast<ThreadId>(thread.id());
+  threads_.erase(id);
   changed_.notify_all();
-  // Whoever waits for its step to end gets another thread to look at.
-  if (stepping && !threads_.empty()) {
-    report(threads_.begin()->second, {{StopEvent::Kind::kSignal, threads_.begin()->first, 0, {}, 0}});
-  }
+  if (threads_.empty() || std::ranges::any_of(threads_, [](const auto& each) { return each.second.resumed; })) return;
+  events_.push_back({{StopEvent::Kind::kNoneLeft, id, 0, {}, 0}});
+  post_([this] { on_events(); });
 }
 
 void DebugThreads::run(GuestThread& guest, Engine& engine) {
@@ -189,23 +187,34 @@ void DebugThreads::report(Thread& thread, const Event& event) {
 void DebugThreads::forget_what_comes_again() {
   std::erase_if(events_, [](const Event& event) {
     const StopEvent::Kind kind = event.what.kind;
-    return !event.of_signal && (kind == StopEvent::Kind::kBreakpoint || kind == StopEvent::Kind::kSignal);
+    return !event.of_signal && (kind == StopEvent::Kind::kBreakpoint || kind == StopEvent::Kind::kSignal ||
+                                kind == StopEvent::Kind::kNoneLeft);
+  });
+}
+
+// Under mutex_. The first that the debugger expects: of a thread that was resumed, or is gone.
+std::vector<DebugThreads::Event>::iterator DebugThreads::next_event() {
+  return std::ranges::find_if(events_, [this](const Event& event) {
+    const auto found = threads_.find(event.what.thread);
+    return found == threads_.end() || found->second.resumed || event.what.kind == StopEvent::Kind::kExited ||
+           event.what.kind == StopEvent::Kind::kKilled;
   });
 }
 
 void DebugThreads::on_events() {
   std::unique_lock lock(mutex_);
-  if (!running_ || events_.empty()) return;
+  if (!running_ || next_event() == events_.end()) return;
   stop_all(lock);
-  Event first = events_.front();
-  events_.erase(events_.begin());
+  const auto next = next_event();
+  Event first = *next;
+  events_.erase(next);
   forget_what_comes_again();
   const bool over = first.what.kind == StopEvent::Kind::kExited || first.what.kind == StopEvent::Kind::kKilled;
   if (const auto found = threads_.find(first.what.thread); found != threads_.end()) {
     found->second.signal_told = first.of_signal;
   } else if (!over && !threads_.empty()) {
     // It is gone already.
-    first.what = {StopEvent::Kind::kSignal, threads_.begin()->first, 0, {}, 0};
+    first.what.thread = threads_.begin()->first;
   }
   running_ = false;
   lock.unlock();
@@ -234,10 +243,12 @@ void DebugThreads::halt() {
 void DebugThreads::resume(std::span<const debug::ResumeAction> actions) {
   const std::lock_guard lock(mutex_);
   running_ = true;
+  for (auto& [id, thread] : threads_) thread.resumed = false;
   for (const debug::ResumeAction& action : actions) {
     const auto found = threads_.find(action.thread);
     if (found == threads_.end()) continue;
     Thread& thread = found->second;
+    thread.resumed = true;
     const int number = linux_signal(action.signal);
     if (thread.signal_waits && thread.signal_told) {
       // Who detaches leaves it to the thread.
@@ -246,10 +257,8 @@ void DebugThreads::resume(std::span<const debug::ResumeAction> actions) {
       thread.signal_made_up = number;
     }
   }
-  if (!events_.empty()) {
-    if (attended_) return post_([this] { on_events(); });
-    events_.clear();
-  }
+  if (!attended_) events_.clear();
+  if (next_event() != events_.end()) return post_([this] { on_events(); });
   for (auto& [id, thread] : threads_) thread.may_run = thread.stepping = thread.step_done = false;
   for (const debug::ResumeAction& action : actions) {
     const auto found = threads_.find(action.thread);

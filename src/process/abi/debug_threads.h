@@ -1,9 +1,9 @@
 // A guest's threads as a debugger's.
 //
 // What a debug::Target has belongs to the server's thread, the rest to guests' threads, each for itself. All stop
-// together: a thread that has something to tell stands still and posts to the server's loop, which waits for the others.
-// A thread in a system call stands still, too: it is not let out of it. One that becomes two processes, or waits for its
-// vfork() child, is waited for.
+// together: a thread that has something to tell stands still and has the server's thread wait for the others. A thread
+// in a system call stands still, too: it is not let out of it. One that forks, or waits for its vfork() child, is waited
+// for.
 #pragma once
 
 #include <array>
@@ -46,8 +46,8 @@ class DebugThreads final : public debug::Target {
   int admit_signal(GuestThread& thread, int number);
   // A signal that the debugger made up, or 0.
   int take_signal(GuestThread& thread);
-  // The process is about to end by the calling thread, with a status or, `killed`, by a signal. Returns when the debugger
-  // knows.
+  // The process is about to end by the calling thread, with a status or, `killed`, by a signal. Returns when the
+  // debugger knows.
   void ended(GuestThread& thread, int code, bool killed);
 
   // Around the time in which a child has the thread's hart and shares memory: there are no breakpoints then. The thread
@@ -88,7 +88,8 @@ class DebugThreads final : public debug::Target {
     debug::ThreadId id = 0;
     std::unique_ptr<HartDebugger> debugger;
     State state = State::kStill;
-    bool may_run = true;  // as far as it is concerned
+    bool resumed = true;  // by the debugger, which expects events of no other thread
+    bool may_run = true;  // it has, besides, told nothing since
     bool stepping = false;
     bool step_done = false;  // by what was under way: nothing is left to run
     // A signal that waits for what the debugger says to it.
@@ -110,6 +111,7 @@ class DebugThreads final : public debug::Target {
   void on_hart_event(debug::ThreadId id, const DebugEvent& what);
   void on_events();
   void forget_what_comes_again();
+  std::vector<Event>::iterator next_event();
   void wait_until_resumed(std::unique_lock<std::mutex>& lock, Thread& thread);
   void stop_all(std::unique_lock<std::mutex>& lock);
   bool is_planted(std::uint64_t address);
