@@ -66,7 +66,7 @@ class Debug(unittest.TestCase):
                      "set tcp connect-timeout 60", self.connect, *commands):
             command += ["-ex", line]
         done = subprocess.run([*command, self.program], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                              stderr=subprocess.STDOUT, text=True, timeout=SECONDS)
+                              stderr=subprocess.STDOUT, text=True, timeout=SECONDS, cwd=self.folder.name)
         self.output = done.stdout
         return done.stdout
 
@@ -190,6 +190,11 @@ class Debug(unittest.TestCase):
         self.start("spawn")
         self.gdb("break square", "continue", "kill")
         self.shows("Breakpoint 1, square (n=2)")
+
+    def test_a_signal_while_nobody_is_there(self):
+        guest = self.start()
+        guest.terminate()
+        self.assertEqual(guest.wait(SECONDS), -signal.SIGTERM)
 
     def test_kill(self):
         guest = self.start()

@@ -275,6 +275,8 @@ void DebugThreads::resume(std::span<const debug::ResumeAction> actions) {
 }
 
 void DebugThreads::set_attended(bool attended) {
+  // Otherwise nothing could end a process that waits for its debugger.
+  process_.actions().catch_deadly(attended);
   const std::lock_guard lock(mutex_);
   attended_ = attended;
   changed_.notify_all();

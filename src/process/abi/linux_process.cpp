@@ -74,7 +74,6 @@ void LinuxProcess::run() {
   if (options_.debugger != nullptr) {
     options_.debugger->start(*this);
     debugger_ = &options_.debugger->threads();
-    actions_.catch_deadly();
   }
   GuestThread& thread = *first_;
   const int status = thread.run();

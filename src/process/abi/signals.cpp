@@ -86,9 +86,9 @@ void SignalActions::inherit() {
   }
 }
 
-void SignalActions::catch_deadly() {
+void SignalActions::catch_deadly(bool catches) {
   const std::lock_guard lock(mutex_);
-  catches_deadly_ = true;
+  catches_deadly_ = catches;
   for (int number = 1; number <= static_cast<int>(kSignals); ++number) tell_host(number);
 }
 

@@ -42,8 +42,8 @@ class SignalActions {
 
   // Takes over what the host's process ignores, and installs the handler of our own signals.
   void inherit();
-  // Has our handler see, too, what would end the process.
-  void catch_deadly();
+  // Whether our handler sees, too, what would end the process.
+  void catch_deadly(bool catches);
   SignalAction get(int number) const;
   // Gives the one before.
   SignalAction set(int number, SignalAction action);
