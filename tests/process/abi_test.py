@@ -5,6 +5,7 @@ Each prints what is the same on any Linux, so the host's own build of it says wh
 
 Usage: abi_test.py DOPPEL
 """
+import os
 import pathlib
 import shutil
 import subprocess
@@ -27,7 +28,10 @@ class Abi(unittest.TestCase):
         self.folder = pathlib.Path(folder.name)
 
     def run_program(self, *command):
-        return subprocess.run([str(word) for word in command], capture_output=True, text=True, timeout=60)
+        # A sanitizer would take signals that are the guest's to ignore.
+        options = "handle_segv=0:handle_sigbus=0:" + os.environ.get("ASAN_OPTIONS", "")
+        return subprocess.run([str(word) for word in command], capture_output=True, text=True, timeout=60,
+                              env={**os.environ, "ASAN_OPTIONS": options})
 
     def check(self, name):
         source, native, program = FOLDER / f"{name}.c", self.folder / "native", self.folder / name

@@ -2,6 +2,7 @@
 
 #include <linux/futex.h>
 #include <pthread.h>
+#include <sanitizer/asan_interface.h>
 #include <sched.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
@@ -543,6 +544,8 @@ std::int64_t GuestThread::clone_borrowing(const CloneRequest& request, std::atom
                        MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_STACK, -1, 0);
   std::int64_t id = -ENOMEM;
   if (stack != MAP_FAILED) {
+    // An earlier child's frames never ended.
+    ASAN_UNPOISON_MEMORY_REGION(stack, kHostStackBytes);
     BorrowerStart start{&child, &request, told};
     constexpr u64 kOurs = CLONE_SETTLS | CLONE_PARENT_SETTID | CLONE_CHILD_SETTID | CLONE_CHILD_CLEARTID |
                           CLONE_SIGHAND | kCloneClearHandlers;
