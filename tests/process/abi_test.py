@@ -15,6 +15,7 @@ import unittest
 
 FOLDER = pathlib.Path(__file__).parent
 DOPPEL = sys.argv.pop(1)
+SANITIZED = b"__asan_init" in pathlib.Path(DOPPEL).read_bytes()
 COMPILER = "riscv64-linux-gnu-gcc"
 
 
@@ -51,6 +52,8 @@ class Abi(unittest.TestCase):
     def test_signals(self):
         self.check("signals")
 
+    # A child made by the system call itself may find a lock of the sanitizer's allocator held for ever.
+    @unittest.skipIf(SANITIZED, "not under a sanitizer")
     def test_processes(self):
         self.check("processes")
 
@@ -59,10 +62,9 @@ class Abi(unittest.TestCase):
         result = self.run_program(DOPPEL, "run", "--strace", self.folder / "clocks", "count")
         self.assertLess(result.stderr.count("clock_gettime"), 2000)
 
+    # There the guest's addresses are not the host's, which limits and other processes' /proc tell.
+    @unittest.skipIf(SANITIZED, "not under a sanitizer")
     def test_files(self):
-        # There the guest's addresses are not the host's, which limits and other processes' /proc tell.
-        if b"__asan_init" in pathlib.Path(DOPPEL).read_bytes():
-            self.skipTest("not under a sanitizer")
         self.check("files")
 
 
