@@ -80,10 +80,10 @@ std::size_t fetch_code(const riscv::UserSpace& user, std::uint64_t address, std:
 static_assert(x64::kSpillSlots <= isa::CodeFrame::kSlots && sizeof(CodeCache::JumpEntry) == 16);
 static_assert(sizeof(riscv::TlbEntry) == 16 && sizeof(riscv::FetchEntry) == 16);
 
-// The encoding of an instruction, or what its page has of it.
-std::uint32_t encoding_at(const std::byte* page, std::size_t offset) {
+// The encoding of an instruction, or what `code` has of it.
+std::uint32_t encoding_at(std::span<const std::byte> code, std::size_t offset) {
   std::uint32_t raw = 0;
-  std::memcpy(&raw, page + offset, std::min<std::size_t>(4, kPageSize - offset));
+  std::memcpy(&raw, &code[offset], std::min<std::size_t>(4, code.size() - offset));
   return riscv::instruction_bytes(static_cast<std::uint16_t>(raw)) == 2 ? raw & 0xffff : raw;
 }
 
@@ -118,8 +118,8 @@ Result<std::shared_ptr<CodeCache>> TranslatorEngine::make_cache(riscv::Hart& har
     };
     guest.on_clear = [&hart] { hart.mmu().flush_fetch(); };
   }
-  return std::make_shared<CodeCache>(std::move(*memory), x64::Compiler(state_offsets(model), features), std::move(guest),
-                                     CodeCache::Helpers{&slow_read, &slow_write, &slow_step, &read_clock});
+  return std::make_shared<CodeCache>(std::move(*memory), x64::Compiler(state_offsets(model), features),
+                                     std::move(guest), CodeCache::Helpers{&slow_read, &slow_write, &slow_step, &read_clock});
 }
 
 TranslatorEngine::TranslatorEngine(riscv::Hart& hart, std::shared_ptr<CodeCache> cache, const Options& options)
@@ -143,7 +143,9 @@ TranslatorEngine::TranslatorEngine(riscv::Hart& hart, std::shared_ptr<CodeCache>
 }
 
 void TranslatorEngine::trace(std::shared_ptr<TranslationLog> log) {
-  cache_->on_translation = [log = std::move(log)](const CodeCache::Translation& translation) { log->record(translation); };
+  cache_->on_translation = [log = std::move(log)](const CodeCache::Translation& translation) {
+    log->record(translation);
+  };
 }
 
 TranslatorEngine::~TranslatorEngine() {
@@ -187,7 +189,8 @@ riscv::Exit TranslatorEngine::run(std::uint64_t budget) {
       continue;
     }
     // One slice: translated code comes back for links, jumps to untranslated code, and steps.
-    const std::int64_t slice = static_cast<std::int64_t>(std::min<std::uint64_t>(options_.slice, end - state_.instructions));
+    const auto slice =
+        static_cast<std::int64_t>(std::min<std::uint64_t>(options_.slice, end - state_.instructions));
     state_.frame.budget = slice;
     slice_end_ = state_.instructions + static_cast<std::uint64_t>(slice);
     enter(code);
@@ -282,7 +285,7 @@ void TranslatorEngine::interpret(std::uint64_t end) {
   const std::uint64_t page = align_down(state_.pc, kPageSize);
   if (fetch_entry().tag != page) return step();
   auto& entries = *static_cast<CodeCache::Entries*>(fetch_entry().code);
-  const std::byte* source = CodeCache::source(entries);
+  const std::span source(CodeCache::source(entries), kPageSize);
   const std::uint64_t changes = mmu_.changes();
   for (;;) {
     const std::uint64_t offset = state_.pc - page;
@@ -301,26 +304,20 @@ void TranslatorEngine::interpret_program(std::uint64_t end) {
   if (bytes < 4) return step();
   do {
     const std::uint64_t pc = state_.pc;
-    std::uint32_t raw = 0;
-    std::memcpy(&raw, &code[pc - begin], sizeof raw);
-    if (riscv::instruction_bytes(static_cast<std::uint16_t>(raw)) == 2) raw &= 0xffff;
-    step(raw);
+    step(encoding_at(code, pc - begin));
     if (state_.pc - pc > 4 || state_.pc == pc || state_.instructions >= end || hart_.attention()) return;
   } while (state_.pc - begin + 4 <= bytes);
 }
 
 std::uint32_t TranslatorEngine::known_here() {
-  std::uint32_t raw = 0;
   if (flat()) {
-    const FlatMemory& memory = hart_.env().user->flat();
-    std::uint64_t bytes = 0;
-    const bool known = memory.contains(state_.pc, 4) && hart_.env().user->allows(state_.pc, riscv::Access::kFetch) &&
-                       guarded_read(memory.host(state_.pc), 4, bytes) == 0;
-    if (known) raw = static_cast<std::uint32_t>(bytes);
-  } else if (const riscv::FetchEntry& entry = fetch_entry(); entry.tag == align_down(state_.pc, kPageSize)) {
-    return encoding_at(CodeCache::source(*static_cast<CodeCache::Entries*>(entry.code)), state_.pc & (kPageSize - 1));
+    std::array<std::byte, 4> code{};
+    return fetch_code(*hart_.env().user, state_.pc, code) == 0 ? 0 : encoding_at(code, 0);
   }
-  return riscv::instruction_bytes(static_cast<std::uint16_t>(raw)) == 2 ? raw & 0xffff : raw;
+  const riscv::FetchEntry& entry = fetch_entry();
+  if (entry.tag != align_down(state_.pc, kPageSize)) return 0;
+  const std::byte* source = CodeCache::source(*static_cast<CodeCache::Entries*>(entry.code));
+  return encoding_at({source, kPageSize}, state_.pc & (kPageSize - 1));
 }
 
 bool TranslatorEngine::computes(std::uint32_t raw) const {
@@ -350,8 +347,9 @@ bool TranslatorEngine::recover_fault(ucontext_t& context) {
   const auto fault = self->cache_->fault_at(reinterpret_cast<const void*>(registers[REG_RIP]));
   if (!fault) return false;
   // By their numbers in machine code.
-  static constexpr std::array<int, 16> kRegisters{REG_RAX, REG_RCX, REG_RDX, REG_RBX, REG_RSP, REG_RBP, REG_RSI, REG_RDI,
-                                                  REG_R8,  REG_R9,  REG_R10, REG_R11, REG_R12, REG_R13, REG_R14, REG_R15};
+  static constexpr std::array<int, 16> kRegisters{REG_RAX, REG_RCX, REG_RDX, REG_RBX, REG_RSP, REG_RBP,
+                                                  REG_RSI, REG_RDI, REG_R8,  REG_R9,  REG_R10, REG_R11,
+                                                  REG_R12, REG_R13, REG_R14, REG_R15};
   // The pinned registers are the guest's state; offsets of pins lie in it.
   auto* state = reinterpret_cast<std::byte*>(&self->state_);
   for (std::size_t i = 0; i < fault->pins->integer.size(); ++i) {

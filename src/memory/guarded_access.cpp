@@ -1,7 +1,7 @@
 #include "memory/guarded_access.h"
 
-// Each function but the copy is one access and a return, so that whoever finds the instruction pointer in between can make it return
-// something else. Arguments as the System V ABI passes them; the result is zero when nothing happened.
+// Each function but the copy is one access and a return: whoever finds the instruction pointer in between can make it
+// return something else. Arguments as the System V ABI passes them; the result is zero when nothing happened.
 asm(R"asm(
     .text
     .p2align 4

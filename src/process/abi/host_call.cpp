@@ -7,7 +7,6 @@
 extern "C" {
 std::int64_t doppel_host_call(const std::atomic<std::uint32_t>* interrupted, long number, const std::uint64_t* arguments);
 extern const char doppel_host_call_look[], doppel_host_call_enter[], doppel_host_call_restart[];
-int doppel_guarded_copy(void* to, const void* from, std::size_t bytes);
 int doppel_guarded_compare_exchange(std::uint32_t* at, std::uint32_t* expected, std::uint32_t desired);
 extern const char doppel_guarded_begin[], doppel_guarded_end[], doppel_guarded_fault[];
 }
@@ -38,12 +37,6 @@ doppel_host_call_restart:
     ret
 
 doppel_guarded_begin:
-    .type doppel_guarded_copy, @function
-doppel_guarded_copy:
-    mov %rdx, %rcx
-    rep movsb
-    mov $1, %eax
-    ret
     .type doppel_guarded_compare_exchange, @function
 doppel_guarded_compare_exchange:
     mov (%rsi), %eax
@@ -78,8 +71,6 @@ std::int64_t host_call(long number, std::uint64_t a0, std::uint64_t a1, std::uin
   const std::uint64_t arguments[6]{a0, a1, a2, a3, a4, a5};
   return doppel_host_call(thread != nullptr ? &thread->signal_waiting() : &kNever, number, arguments);
 }
-
-bool guarded_copy(void* to, const void* from, std::size_t bytes) { return doppel_guarded_copy(to, from, bytes) == 1; }
 
 int guarded_compare_exchange(std::uint32_t* at, std::uint32_t& expected, std::uint32_t desired) {
   return doppel_guarded_compare_exchange(at, &expected, desired);

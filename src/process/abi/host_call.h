@@ -1,4 +1,5 @@
-// System calls of the host that no signal can slip past, and accesses to guest memory that survive a bad address.
+// System calls of the host that no signal can slip past, and a compare-and-exchange of guest memory that survives a bad
+// address, as memory/guarded_access.h does for other accesses.
 //
 // Both are short routines at known addresses. The handler of host signals (signals.cpp) sees by the interrupted
 // instruction where it is, and moves it on. Any thread.
@@ -18,10 +19,6 @@ inline constexpr std::int64_t kRestart = -512;
 // has a signal to deliver, so that no signal waits for a call that blocks.
 std::int64_t host_call(long number, std::uint64_t a0 = 0, std::uint64_t a1 = 0, std::uint64_t a2 = 0,
                        std::uint64_t a3 = 0, std::uint64_t a4 = 0, std::uint64_t a5 = 0);
-
-// Copies between host and guest memory, both as host addresses. False when a page was missing or protected; then some
-// of the bytes may have been copied.
-bool guarded_copy(void* to, const void* from, std::size_t bytes);
 
 // Compares and exchanges a word of guest memory: 1 done, 0 not equal (`expected` gets what is there), -1 a bad address.
 int guarded_compare_exchange(std::uint32_t* at, std::uint32_t& expected, std::uint32_t desired);

@@ -10,6 +10,7 @@
 #include <utility>
 
 #include "base/bits.h"
+#include "memory/guarded_access.h"
 #include "process/abi/debug_server.h"
 #include "process/abi/host_call.h"
 #include "process/abi/thread.h"
@@ -120,11 +121,12 @@ bool LinuxProcess::readable(std::uint64_t gva, std::uint64_t bytes) const { retu
 bool LinuxProcess::writable(std::uint64_t gva, std::uint64_t bytes) const { return covers(gva, bytes, PROT_WRITE); }
 
 bool LinuxProcess::read(std::uint64_t gva, void* into, std::uint64_t bytes) const {
-  return flat().contains(gva, bytes) && guarded_copy(into, flat().host(gva), bytes);
+  return flat().contains(gva, bytes) && guarded_copy(flat().host(gva), static_cast<std::byte*>(into), bytes) == bytes;
 }
 
 bool LinuxProcess::write(std::uint64_t gva, const void* from, std::uint64_t bytes) const {
-  return flat().contains(gva, bytes) && guarded_copy(flat().host(gva), from, bytes);
+  return flat().contains(gva, bytes) &&
+         guarded_copy(static_cast<const std::byte*>(from), flat().host(gva), bytes) == bytes;
 }
 
 void LinuxProcess::add(GuestThread& thread) {
