@@ -18,18 +18,22 @@ std::vector<std::byte> bytes_of(CodeHolder& code) {
 }
 
 HostFeatures HostFeatures::detect() {
-  HostFeatures features;
-  __builtin_cpu_init();
-  features.bmi1 = __builtin_cpu_supports("bmi");
-  features.bmi2 = __builtin_cpu_supports("bmi2");
-  features.lzcnt = CpuInfo::host().hasFeature(CpuFeatures::X86::kLZCNT);
-  features.popcnt = __builtin_cpu_supports("popcnt");
-  features.avx = __builtin_cpu_supports("avx");
-  features.fma = __builtin_cpu_supports("fma");
-  // For tests of the fall-backs: as if the host were the first x86-64.
-  const char* limit = std::getenv("DOPPEL_HOST_FEATURES");
-  if (limit != nullptr && std::string_view(limit) == "base") features = {};
-  return features;
+  // Once: each CPUID is a trip to the hypervisor where the host is a virtual machine.
+  static const HostFeatures kFound = [] {
+    HostFeatures features;
+    __builtin_cpu_init();
+    features.bmi1 = __builtin_cpu_supports("bmi");
+    features.bmi2 = __builtin_cpu_supports("bmi2");
+    features.lzcnt = __builtin_cpu_supports("lzcnt");
+    features.popcnt = __builtin_cpu_supports("popcnt");
+    features.avx = __builtin_cpu_supports("avx");
+    features.fma = __builtin_cpu_supports("fma");
+    // For tests of the fall-backs: as if the host were the first x86-64.
+    const char* limit = std::getenv("DOPPEL_HOST_FEATURES");
+    if (limit != nullptr && std::string_view(limit) == "base") features = {};
+    return features;
+  }();
+  return kFound;
 }
 
 Compiler::Compiler(const StateOffsets& offsets, const HostFeatures& features)

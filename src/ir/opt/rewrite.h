@@ -1,6 +1,7 @@
 // What passes share that walk a block and replace values.
 #pragma once
 
+#include <memory>
 #include <span>
 
 #include "ir/ir.h"
@@ -21,8 +22,13 @@ class ValueMap {
 
  private:
   static Value* buffer() {
-    thread_local std::vector<Value> values(std::size_t{kNone} + 1, kNone);
-    return values.data();
+    // Most of it is never touched.
+    thread_local const std::unique_ptr<Value[]> kValues = [] {
+      auto values = std::make_unique_for_overwrite<Value[]>(std::size_t{kNone} + 1);
+      values[kNone] = kNone;
+      return values;
+    }();
+    return kValues.get();
   }
 
   Value* values_;

@@ -128,7 +128,7 @@ class Interpreter {
     std::uint32_t raw;
     Op op;
   };
-  static constexpr unsigned kKnownBits = 13;
+  static constexpr unsigned kKnownBits = 11;
   struct Free {
     void operator()(void* memory) const { std::free(memory); }
   };
