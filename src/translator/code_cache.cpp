@@ -44,6 +44,7 @@ class Stopwatch {
 struct CodeCache::Page {
   std::uint64_t base = 0;
   std::unordered_map<unsigned, Block> blocks;  // by offset
+  bool loaded = false;                         // what the archive has for it
   // What only paged memory needs.
   struct Paged {
     Entries entries;
@@ -172,12 +173,11 @@ std::span<const std::byte> CodeCache::source(Page& page, unsigned offset, std::s
 }
 
 bool CodeCache::is_cold(std::uint64_t address) {
-  // Measured with programs that live some milliseconds: fewer and more cost more.
-  constexpr unsigned kVisits = 8;
-  Visits& visits = visits_.get()[(address >> 1 ^ address >> 14) % kVisited];
-  const auto tag = static_cast<std::uint32_t>(address >> 1);
-  if (visits.address != tag) visits = {tag, 0};
-  return ++visits.count <= kVisits;
+  // Measured with programs that live some milliseconds: fewer and more cost more. Fewer are enough where the work will
+  // not be done again: a program that has come twice will come more often.
+  const unsigned most = archive_ != nullptr && !archive_->empty() ? 2 : 8;
+  std::uint8_t& visits = visits_[(address >> 1 ^ address >> 16) % visits_.size()];
+  return ++visits <= most;
 }
 
 const std::byte* CodeCache::source(const Entries& entries) { return entries.page->paged->fresh_source(); }
@@ -195,6 +195,7 @@ const std::byte* CodeCache::find(Runner& runner, std::uint64_t address, const vo
   const unsigned offset = static_cast<unsigned>(address % kPageSize);
   const auto known = pages_.find(address >> kPageShift);
   Page* page = known == pages_.end() ? nullptr : known->second.get();
+  if (archive_ != nullptr && (page == nullptr || !page->loaded)) load(*(page = &page_at(align_down(address, kPageSize))));
   if (page == nullptr || !page->blocks.contains(offset)) {
     if (is_cold(address)) return nullptr;
     if (page == nullptr) page = &page_at(align_down(address, kPageSize));
@@ -217,7 +218,7 @@ const std::byte* CodeCache::find(Page& page, unsigned offset, const void* site) 
   Block& block = page.blocks[offset];
   if (block.code == 0) {
     const Stopwatch stopwatch(statistics_.seconds);
-    const auto code = translate(page, offset, quick_);
+    const auto code = translate(page, offset, false);
     if (!code) return nullptr;
     redirect(page, offset, block, *code);
     ++statistics_.blocks;
@@ -226,18 +227,20 @@ const std::byte* CodeCache::find(Page& page, unsigned offset, const void* site) 
   return memory_.code() + block.code;
 }
 
-std::optional<std::uint32_t> CodeCache::translate(Page& page, unsigned offset, const ir::PassSet& passes) {
+std::optional<std::uint32_t> CodeCache::translate(Page& page, unsigned offset, bool final) {
   const std::uint64_t address = page.base + offset;
-  guest_.lift(source(page, offset, isa::BlockLimits::kMostBytes), page.base, offset, {}, block_);
+  const std::span<const std::byte> bytes = source(page, offset, isa::BlockLimits::kMostBytes);
+  guest_.lift(bytes, page.base, offset, {}, block_);
   check(block_);
   ir::Block lifted;
   if (on_translation) lifted = block_;
-  ir::optimize(block_, passes);
+  ir::optimize(block_, final ? ir::PassSet::all() : quick_);
   check(block_);
   const x64::EmittedCode emitted = compiler_.compile({block_, flat() ? address : offset});
-  const std::optional<std::uint32_t> at = add(emitted);
+  const std::optional<std::uint32_t> at = add(page, {emitted.bytes, emitted.links, emitted.faults});
   if (!at) return std::nullopt;
   note_use(page, offset, block_);
+  this->archive(address, address, bytes.subspan(offset, block_.guest_bytes), emitted, nullptr, final);
   statistics_.guest_instructions += block_.origins.size();
   if (on_translation) {
     on_translation({lifted, block_, {memory_.code() + *at, emitted.bytes.size()}, address, false});
@@ -252,19 +255,33 @@ void CodeCache::note_use(Page& page, std::size_t offset, const ir::Block& block)
   page.paged->used |= CodePage::lines_of(offset, offset + block.guest_bytes + kLongest);
 }
 
-std::optional<std::uint32_t> CodeCache::add(const x64::EmittedCode& emitted) {
-  const std::optional<std::uint32_t> at = memory_.append(emitted.bytes);
+std::optional<std::uint32_t> CodeCache::add(Page& page, const NewCode& code) {
+  const std::optional<std::uint32_t> at = memory_.append(code.bytes);
   if (!at) return std::nullopt;
   // Code is appended, so both stay in order.
-  for (const x64::Link& link : emitted.links) sites_.push_back({*at + link.at, *at + link.unlinked});
-  if (!emitted.faults.empty()) {
-    const std::lock_guard lock(fault_mutex_);
-    for (x64::FaultPoint point : emitted.faults) {
-      point.at += *at;
-      faults_.push_back(point);
-    }
+  for (const x64::Link& link : code.links) {
+    sites_.push_back({*at + link.at, *at + link.unlinked});
+    if (Block* target = block_at(page, link.target)) this->link(*target, static_cast<std::uint32_t>(sites_.size() - 1));
   }
+  if (code.faults.empty() && code.pins == nullptr) return at;
+  const std::lock_guard lock(fault_mutex_);
+  for (x64::FaultPoint point : code.faults) {
+    point.at += *at;
+    faults_.push_back(point);
+  }
+  if (code.pins != nullptr) regions_[*at] = {*at + static_cast<std::uint32_t>(code.bytes.size()), *code.pins};
   return at;
+}
+
+CodeCache::Block* CodeCache::block_at(Page& page, std::uint64_t target) {
+  Page* holder = &page;
+  if (flat() && align_down(target, kPageSize) != page.base) {
+    const auto known = pages_.find(target >> kPageShift);
+    if (known == pages_.end()) return nullptr;
+    holder = known->second.get();
+  }
+  const auto found = holder->blocks.find(static_cast<unsigned>(target % kPageSize));
+  return found == holder->blocks.end() || found->second.code == 0 ? nullptr : &found->second;
 }
 
 void CodeCache::link(Block& block, const void* site) {
@@ -272,9 +289,13 @@ void CodeCache::link(Block& block, const void* site) {
   const auto found = std::ranges::lower_bound(sites_, at, {}, &Site::at);
   // Another vCPU may have linked it already, or the cache have been cleared since it was left.
   if (found == sites_.end() || found->at != at || found->linked) return;
-  found->linked = true;
-  block.incoming.push_back(static_cast<std::uint32_t>(found - sites_.begin()));
-  memory_.patch_jump(at, block.code);
+  link(block, static_cast<std::uint32_t>(found - sites_.begin()));
+}
+
+void CodeCache::link(Block& block, std::uint32_t site) {
+  sites_[site].linked = true;
+  block.incoming.push_back(site);
+  memory_.patch_jump(sites_[site].at, block.code);
 }
 
 void CodeCache::redirect(Page& page, unsigned offset, Block& block, std::uint32_t code) {
@@ -343,6 +364,66 @@ std::optional<CodeCache::Fault> CodeCache::fault_at(const void* host) const {
   return Fault{*point, in_region ? &region->second.pins : &common_pins_};
 }
 
+// --- What is kept.
+
+void CodeCache::archive(std::uint64_t address, std::uint64_t source_address, std::span<const std::byte> source,
+                        const x64::EmittedCode& emitted, const x64::Pins* pins, bool final) {
+  if (archive_ == nullptr || source.empty() || !guest_.recurs(address)) return;
+  ArchivedCode code{.address = address, .source_address = source_address, .source = source, .code = emitted.bytes,
+                    .links = emitted.links, .faults = emitted.faults, .pins = {}, .final = final};
+  if (pins != nullptr) code.pins = *pins;
+  archive_->add(code);
+}
+
+void CodeCache::load(Page& page) {
+  page.loaded = true;
+  std::span<const std::byte> present;
+  bool fetched = false;
+  std::vector<std::pair<std::uint32_t, unsigned>> open;  // sites and the blocks of this page that they go to
+  archive_->for_each_in(page.base, [&](const ArchivedCode& kept) {
+    const auto offset = static_cast<unsigned>(kept.address - page.base);
+    if (page.blocks.contains(offset) || (kept.pins && !has_pins(*kept.pins))) return false;
+    if (!std::exchange(fetched, true)) {
+      fetched_.resize(kPageSize + 2);
+      present = std::span(fetched_).first(guest_.fetch(page.base, fetched_));
+    }
+    const std::uint64_t from = kept.source_address - page.base;
+    if (from > present.size() || present.size() - from < kept.source.size()) return false;
+    if (!std::ranges::equal(kept.source, present.subspan(from, kept.source.size()))) return false;
+    const auto first_site = static_cast<std::uint32_t>(sites_.size());
+    const auto at = add(page, {kept.code, kept.links, kept.faults, kept.pins ? &*kept.pins : nullptr});
+    if (!at) return false;
+    for (std::uint32_t i = 0; i < kept.links.size(); ++i) {
+      const std::uint64_t target = kept.links[i].target;
+      if (sites_[first_site + i].linked || align_down(target, kPageSize) != page.base) continue;
+      open.push_back({first_site + i, static_cast<unsigned>(target % kPageSize)});
+    }
+    Block& block = page.blocks[offset];
+    block.code = *at;
+    block.heat = kept.final ? kDecided : 0;
+    ++statistics_.loaded;
+    return true;
+  });
+  for (const auto& [site, offset] : open) {
+    if (const auto found = page.blocks.find(offset); found != page.blocks.end()) link(found->second, site);
+  }
+}
+
+bool CodeCache::has_pins(const x64::Pins& pins) const {
+  const auto are_registers = [](const std::vector<std::uint32_t>& offsets, std::uint32_t first, std::uint32_t count) {
+    return std::ranges::all_of(offsets, [=](std::uint32_t at) { return at - first < 8 * count && (at - first) % 8 == 0; });
+  };
+  const x64::StateOffsets& o = compiler_.offsets();
+  return pins.integer.size() <= x64::kPinnedRegisters && pins.floating.size() <= x64::kPinnedFloatingRegisters &&
+         are_registers(pins.integer, o.integer_registers, o.integer_count) &&
+         are_registers(pins.floating, o.floating_registers, o.floating_count);
+}
+
+void CodeCache::save() {
+  const std::lock_guard lock(mutex_);
+  if (archive_ != nullptr) archive_->write();
+}
+
 // --- Regions.
 
 void CodeCache::note_running(Entries& entries, unsigned offset, std::uint8_t hot_after) {
@@ -366,21 +447,25 @@ void CodeCache::note_running(Page& page, unsigned offset, std::uint8_t hot_after
     const auto other = page.blocks.find(of);
     return other == page.blocks.end() ? 0u : other->second.heat;
   };
-  const std::optional<Region> region = form_region(source(page, 0, kPageSize + 2), page.base, offset, guest_.lift, compiler_.offsets(), heat);
+  const std::span<const std::byte> bytes = source(page, 0, kPageSize + 2);
+  const std::optional<Region> region = form_region(bytes, page.base, offset, guest_.lift, compiler_.offsets(), heat);
   block.heat = kDecided;
   if (!region) {
-    if (const auto code = translate(page, offset, ir::PassSet::all())) redirect(page, offset, block, *code);
+    if (const auto code = translate(page, offset, true)) redirect(page, offset, block, *code);
     return;
   }
   for (const ir::Block& part : region->blocks) check(part);
-  for (const x64::PlacedBlock& part : region->parts) note_use(page, part.address % kPageSize, part.block);
-  const x64::EmittedCode emitted = compiler_.compile_region(region->parts, region->pins);
-  const std::optional<std::uint32_t> at = add(emitted);
-  if (!at) return;
-  {
-    const std::lock_guard lock(fault_mutex_);
-    regions_[*at] = {*at + static_cast<std::uint32_t>(emitted.bytes.size()), region->pins};
+  std::size_t first = offset, end = offset;
+  for (const x64::PlacedBlock& part : region->parts) {
+    const std::size_t from = part.address % kPageSize;
+    note_use(page, from, part.block);
+    first = std::min(first, from);
+    end = std::max(end, from + part.block.guest_bytes);
   }
+  const x64::EmittedCode emitted = compiler_.compile_region(region->parts, region->pins);
+  const std::optional<std::uint32_t> at = add(page, {emitted.bytes, emitted.links, emitted.faults, &region->pins});
+  if (!at) return;
+  archive(page.base + offset, page.base + first, bytes.subspan(first, end - first), emitted, &region->pins, true);
   redirect(page, offset, block, *at);
   ++statistics_.regions;
   if (on_translation) {

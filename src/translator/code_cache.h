@@ -32,6 +32,7 @@
 #include "ir/opt/optimize.h"
 #include "memory/address.h"
 #include "memory/code_page.h"
+#include "translator/code_archive.h"
 #include "translator/code_memory.h"
 #include "translator/region.h"
 
@@ -85,6 +86,7 @@ class CodeCache {
   struct Statistics {
     std::uint64_t blocks = 0;
     std::uint64_t regions = 0;
+    std::uint64_t loaded = 0;              // blocks and regions that came from an archive
     std::uint64_t guest_instructions = 0;  // in them
     double seconds = 0;                    // spent translating
     std::uint64_t invalidated = 0;         // pages that had changed
@@ -98,6 +100,8 @@ class CodeCache {
     // In flat memory: copies what can be fetched from that address on, up to two bytes into the next page, for an
     // instruction that goes on there. Gives how many bytes that are.
     std::function<std::size_t(std::uint64_t address, std::span<std::byte> into)> fetch;
+    // In flat memory: whether what can be fetched there is likely to be there again in another run.
+    std::function<bool(std::uint64_t address)> recurs;
     // In paged memory, called when pages are about to vanish: pointers to them must be forgotten.
     std::function<void()> on_clear;
   };
@@ -131,6 +135,10 @@ class CodeCache {
   void note_running(std::uint64_t address, std::uint8_t hot_after);
   // What was made of these addresses is not entered any more.
   void invalidate(std::uint64_t address, std::uint64_t size_bytes);
+  // From now on code comes from the archive where it is there, and what is translated goes there, to be written at the
+  // end by save(). Before there are runners.
+  void use(std::shared_ptr<CodeArchive> archive) { archive_ = std::move(archive); }
+  void save();
   // What to do about a host fault at `host`; nothing if no code of ours accesses guest memory there. For signal handlers
   // of a runner's thread.
   struct Fault {
@@ -183,16 +191,31 @@ class CodeCache {
   // Whether code at `address` was seldom asked for yet: much runs only once, and would not repay being translated.
   bool is_cold(std::uint64_t address);
   const std::byte* find(Page& page, unsigned offset, const void* site);
-  // Makes code of the block at `offset`; nothing when there is no room.
-  std::optional<std::uint32_t> translate(Page& page, unsigned offset, const ir::PassSet& passes);
+  // Makes code of the block at `offset`, quickly or, `final`, as good as it gets; nothing when there is no room.
+  std::optional<std::uint32_t> translate(Page& page, unsigned offset, bool final);
   void note_use(Page& page, std::size_t offset, const ir::Block& block);  // code was made of it
   void note_running(Page& page, unsigned offset, std::uint8_t hot_after);
   void link(Block& block, const void* site);
+  void link(Block& block, std::uint32_t site);  // by index
   // From now on whoever goes to the block comes to `code`.
   void redirect(Page& page, unsigned offset, Block& block, std::uint32_t code);
   void drop_blocks(Page& page);
-  // Adds code with its links; nullopt when there is no room.
-  std::optional<std::uint32_t> add(const x64::EmittedCode& emitted);
+  // Adds code with its links, linked where their targets are known; nullopt when there is no room.
+  struct NewCode {
+    std::span<const std::byte> bytes;
+    std::span<const x64::Link> links;
+    std::span<const x64::FaultPoint> faults;
+    const x64::Pins* pins = nullptr;  // of a region
+  };
+  std::optional<std::uint32_t> add(Page& page, const NewCode& code);
+  // The block that a link's target names, if it has code.
+  Block* block_at(Page& page, std::uint64_t target);
+  // Takes what the archive has for the page and was made of the bytes that are there.
+  void load(Page& page);
+  // Gives the archive what was made of `source` at `source_address`.
+  void archive(std::uint64_t address, std::uint64_t source_address, std::span<const std::byte> source,
+               const x64::EmittedCode& emitted, const x64::Pins* pins, bool final);
+  bool has_pins(const x64::Pins& pins) const;  // of the guest's registers
   void clear(const Runner* caller);
 
   CodeMemory memory_;
@@ -212,13 +235,9 @@ class CodeCache {
   Statistics statistics_;
   ir::Block block_;  // kept for its memory
   const ir::PassSet quick_ = ir::PassSet::quick();
+  std::shared_ptr<CodeArchive> archive_;  // may be null
   std::vector<std::byte> fetched_;
-  struct Visits {
-    std::uint32_t address = 0;  // the latest of its place, as far as it fits
-    std::uint32_t count = 0;
-  };
-  static constexpr std::size_t kVisited = 32768;
-  std::unique_ptr<Visits, Free> visits_{static_cast<Visits*>(std::calloc(kVisited, sizeof(Visits)))};
+  std::array<std::uint8_t, 32768> visits_{};  // by address; where two meet, the second one seems warmer than it is
 
   // Faults are looked up in signal handlers while another thread may hold mutex_ and wait for this one.
   mutable std::mutex fault_mutex_;

@@ -78,6 +78,7 @@ struct PlacedBlock {
 struct Link {
   std::uint32_t at;        // offset in the code of its 32-bit displacement
   std::uint32_t unlinked;  // where it leads until then
+  std::uint64_t target;    // as PlacedBlock::address
 };
 
 // A host instruction that accesses guest memory directly. Should it fault, the guest instruction has had no effect yet.

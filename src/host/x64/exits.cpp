@@ -93,7 +93,7 @@ void Compiler::Emission::emit_link(std::uint64_t address, bool call) {
   const Label unlinked = a_.newLabel();
   const Label site = a_.newLabel();
   call ? a_.call(unlinked) : a_.long_().jmp(unlinked);
-  links_.push_back({static_cast<std::uint32_t>(a_.offset()) - 4, 0});
+  links_.push_back({static_cast<std::uint32_t>(a_.offset()) - 4, 0, address});
   unlinked_.push_back(unlinked);
   a_.bind(site);
   later([=, this] {
