@@ -1,5 +1,7 @@
 #include "engine/program_engines.h"
 
+#include <array>
+
 #include "engine/translator_engine.h"
 
 namespace doppel {
@@ -43,10 +45,27 @@ Result<std::unique_ptr<Engine>> ProgramEngines::make(riscv::Hart& hart) {
     auto cache = TranslatorEngine::make_cache(hart);
     if (!cache) return std::unexpected(cache.error());
     cache_ = std::move(*cache);
+    cache_->use(archive_);
   }
   auto engine = std::make_unique<TranslatorEngine>(hart, cache_, kOptions);
   if (first && log_ != nullptr) engine->trace(log_);
   return engine;
+}
+
+std::optional<std::uint64_t> ProgramEngines::keep_code(int folder, std::span<const std::byte> identity) {
+  // A trace is to show the translations themselves.
+  if (kind_ == EngineKind::kInterpret || log_ != nullptr) return std::nullopt;
+  const x64::HostFeatures features = x64::HostFeatures::detect();
+  const std::array parts{identity, std::as_bytes(std::span(&features, 1))};
+  const auto key = CodeArchive::key_of(parts);
+  if (!key) return std::nullopt;
+  archive_ = std::make_shared<CodeArchive>(folder, *key);
+  return archive_->seed();
+}
+
+void ProgramEngines::save_code() {
+  const std::lock_guard lock(mutex_);
+  if (cache_ != nullptr) cache_->save();
 }
 
 void ProgramEngines::code_changed(std::uint64_t gva, std::uint64_t bytes) {
@@ -68,6 +87,7 @@ void ProgramEngines::unlock() {
 void ProgramEngines::start_anew() {
   const std::lock_guard lock(mutex_);
   cache_.reset();
+  if (archive_ != nullptr) archive_->forget_added();
   harts_.clear();
 }
 

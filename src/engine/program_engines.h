@@ -7,6 +7,8 @@
 #include <cstdint>
 #include <memory>
 #include <mutex>
+#include <optional>
+#include <span>
 #include <vector>
 
 #include "base/result.h"
@@ -27,6 +29,13 @@ class ProgramEngines {
   // executable memory.
   Result<std::unique_ptr<Engine>> make(riscv::Hart& hart);
 
+  // Keeps what is translated in `folder`, an open directory, for the program that `identity` tells from others, and takes
+  // from there what earlier runs have kept. Gives a number that is the same in each of them, to lay out memory by; nothing
+  // if no code is kept. Before make().
+  std::optional<std::uint64_t> keep_code(int folder, std::span<const std::byte> identity);
+  // What was translated so far, once: at the end, and before the process becomes another program.
+  void save_code();
+
   // Code in [gva, gva + bytes) has changed, or is not to be run any more: no hart enters what was made of it. One that is
   // inside leaves it soon.
   void code_changed(std::uint64_t gva, std::uint64_t bytes);
@@ -43,6 +52,7 @@ class ProgramEngines {
   const EngineKind kind_;
   const std::shared_ptr<TranslationLog> log_;
   std::mutex mutex_;
+  std::shared_ptr<CodeArchive> archive_;  // may be null
   std::shared_ptr<CodeCache> cache_;   // of translators; made for the first
   std::vector<riscv::Hart*> harts_;    // of interpreters, each of which decodes for itself
 };

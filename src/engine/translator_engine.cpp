@@ -112,6 +112,7 @@ Result<std::shared_ptr<CodeCache>> TranslatorEngine::make_cache(riscv::Hart& har
       lifter->lift(page, offset, block, limits, base);
     };
     guest.fetch = [user](std::uint64_t address, std::span<std::byte> into) { return fetch_code(*user, address, into); };
+    guest.recurs = [user](std::uint64_t address) { return user->is_of_file(address); };
   } else {
     guest.lift = [lifter](auto page, std::uint64_t, unsigned offset, const auto& limits, ir::Block& block) {
       lifter->lift(page, offset, block, limits);
@@ -470,6 +471,7 @@ EngineStatistics TranslatorEngine::statistics() const {
   statistics.regions_translated = cache.regions;
   statistics.translate_seconds = cache.seconds;
   statistics.code_bytes = cache.code_bytes;
+  statistics.cache_loaded = cache.loaded;
   statistics.cache_hits = found_ + cache.lookups - cache.blocks;
   statistics.cache_misses = cache.blocks;
   statistics.cache_evicted = cache.evictions;

@@ -76,12 +76,23 @@ void AddressSpace::grow_to(std::uint64_t gva) const {
 bool AddressSpace::allows(std::uint64_t gva, int protection) const {
   const std::lock_guard lock(mutex_);
   grow_to(align_down(gva, kPageSize));
-  auto after = regions_.upper_bound(gva);
-  if (after == regions_.begin()) return false;
-  const Region& region = (--after)->second;
-  int allowed = region.protection;
+  const Region* region = region_at(gva);
+  if (region == nullptr) return false;
+  int allowed = region->protection;
   if ((allowed & (PROT_WRITE | PROT_EXEC)) != 0) allowed |= PROT_READ;
-  return gva < region.end && (allowed & protection) == protection;
+  return (allowed & protection) == protection;
+}
+
+bool AddressSpace::is_of_file(std::uint64_t gva) const {
+  const std::lock_guard lock(mutex_);
+  const Region* region = region_at(gva);
+  return region != nullptr && region->file;
+}
+
+const AddressSpace::Region* AddressSpace::region_at(std::uint64_t gva) const {
+  auto after = regions_.upper_bound(gva);
+  if (after == regions_.begin() || gva >= (--after)->second.end) return nullptr;
+  return &after->second;
 }
 
 bool AddressSpace::is_mapped(std::uint64_t gva, std::uint64_t bytes) const {
@@ -114,7 +125,7 @@ void AddressSpace::forget(std::uint64_t start, std::uint64_t end, bool& code) {
     }
     code |= (region.protection & PROT_EXEC) != 0;
     at = regions_.erase(at);
-    if (first < start) regions_[first] = {start, region.protection, region.grows};
+    if (first < start) regions_[first] = {start, region.protection, region.grows, region.file};
     if (region.end > end) regions_[end] = region;
   }
 }
@@ -123,7 +134,7 @@ void AddressSpace::note(std::uint64_t start, Region region, bool& code) {
   forget(start, region.end, code);
   code |= (region.protection & PROT_EXEC) != 0;
   const auto alike = [&region](const Region& other) {
-    return other.protection == region.protection && other.grows == region.grows;
+    return other.protection == region.protection && other.grows == region.grows && other.file == region.file;
   };
   auto next = regions_.lower_bound(start);
   if (next != regions_.end() && next->first == region.end && alike(next->second)) {
@@ -222,7 +233,7 @@ std::int64_t AddressSpace::map_locked(std::uint64_t gva, std::uint64_t bytes, in
   void* at = ::mmap(flat_.host(gva), bytes, host_protection(protection), (flags & ~dropped) | MAP_FIXED, fd,
                     static_cast<off_t>(offset));
   if (at == MAP_FAILED) return -errno;
-  note(gva, {gva + bytes, protection, grows}, code);
+  note(gva, {gva + bytes, protection, grows, (flags & MAP_ANONYMOUS) == 0}, code);
   return static_cast<std::int64_t>(gva);
 }
 
@@ -264,7 +275,7 @@ std::int64_t AddressSpace::protect(std::uint64_t gva, std::uint64_t bytes, int p
   }
   const int host = host_protection(protection) | (downwards && identity() ? PROT_GROWSDOWN : 0);
   if (::mprotect(flat_.host(gva), bytes, host) != 0) return -errno;
-  note(gva, {gva + bytes, protection, region.grows}, code);
+  note(gva, {gva + bytes, protection, region.grows, region.file}, code);
   lock.unlock();
   return tell(0, code, gva, bytes);
 }

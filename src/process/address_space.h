@@ -36,6 +36,8 @@ class AddressSpace {
   const FlatMemory& flat() const { return flat_; }
   // Whether all of `protection` (PROT_ bits) is allowed at gva.
   bool allows(std::uint64_t gva, int protection) const;
+  // Whether what is mapped at gva comes from a file.
+  bool is_of_file(std::uint64_t gva) const;
 
   // Whether something is mapped at each address of [gva, gva + bytes), whatever is allowed there.
   bool is_mapped(std::uint64_t gva, std::uint64_t bytes) const;
@@ -78,11 +80,14 @@ class AddressSpace {
     std::uint64_t end;
     int protection;
     bool grows = false;  // downwards, as MAP_GROWSDOWN says: its start is what it was when last looked at
+    bool file = false;   // mapped from one
   };
   using Regions = std::map<std::uint64_t, Region>;  // by start; neighbours alike are one
 
   AddressSpace() = default;
   bool identity() const { return flat_.base == nullptr; }
+  // The mapping at gva, or null. Under mutex_.
+  const Region* region_at(std::uint64_t gva) const;
   // Under mutex_. `code` becomes true when a page in the range is executable before or after.
   void note(std::uint64_t start, Region region, bool& code);
   void forget(std::uint64_t start, std::uint64_t end, bool& code);

@@ -24,6 +24,8 @@ constexpr const char* kHelp =
     "  --argv0 NAME                    What the program sees as its name\n"
     "  --engine NAME                   What runs the program's code: translate (default) or interpret\n"
     "  --cpu NAME                      The processor it sees: rva22\n"
+    "  --code-cache DIR|off            Where translated code is kept for the next run of a program (default:\n"
+    "                                  ~/.cache/doppel/code, or what DOPPEL_CODE_CACHE says)\n"
     "  --strace                        One line on stderr for each system call\n"
     "  --gdb PORT|PATH                 Wait for gdb at a port of 127.0.0.1 or a socket, and obey it\n"
     "  --stats[=FILE]                  At the end, one JSON object on stderr or in FILE\n"
@@ -136,6 +138,7 @@ constexpr std::array kOptions{
            }},
     Option{"--strace", Value::kNone, true, set_flag<&RunOptions::trace_calls>},
     Option{"--stats", Value::kOptional, false, set_text<&RunOptions::statistics_path>},
+    Option{"--code-cache", Value::kNeeded, false, set_text<&RunOptions::code_cache>},
     Option{"--log", Value::kNeeded, false, set_text<&RunOptions::log_path>},
     Option{"--log-level", Value::kNeeded, true, set_level},
     Option{"--trace", Value::kNeeded, true, set_trace},
@@ -145,6 +148,7 @@ constexpr std::array kOptions{
     Option{"--inherit-log", Value::kNeeded, false, set_number<&RunOptions::inherited_log>},
     Option{"--inherit-self", Value::kNeeded, false, set_number<&RunOptions::inherited_self>},
     Option{"--inherit-stats", Value::kNeeded, false, set_number<&RunOptions::inherited_statistics>},
+    Option{"--inherit-code-cache", Value::kNeeded, false, set_number<&RunOptions::inherited_code_cache>},
     Option{"--stats-of", Value::kNeeded, false, set_number<&RunOptions::statistics_of>},
     Option{"--program-fd", Value::kNeeded, false, set_number<&RunOptions::program_fd>},
 };

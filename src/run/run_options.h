@@ -25,11 +25,12 @@ struct RunOptions {
   std::optional<std::string> gdb;  // a port or a path
   bool trace_blocks = false, trace_ir = false, trace_host = false, perf_map = false;
   std::optional<std::string> statistics_path;  // empty: stderr
+  std::optional<std::string> code_cache;  // a folder, or "off"
   std::optional<std::string> log_path;
   std::optional<LogLevel> log_level;
-  // From a Doppel that became this one: its descriptors for the log and for the program `doppel`, and the guest's
+  // From a Doppel that became this one: its descriptors for the log, the program `doppel` and so on, and the guest's
   // program where that has no name.
-  std::optional<int> inherited_log, inherited_self, inherited_statistics, program_fd;
+  std::optional<int> inherited_log, inherited_self, inherited_statistics, inherited_code_cache, program_fd;
   std::optional<int> statistics_of;  // the process that tells them, whatever program it has become
   std::vector<std::string> program;  // with its arguments
   // What of all this holds for programs that this one becomes or starts, as a command line.

@@ -17,6 +17,7 @@
 #include "process/abi/debug_server.h"
 #include "process/abi/exec.h"
 #include "process/abi/linux_process.h"
+#include "run/code_folder.h"
 #include "run/run_options.h"
 #include "run/statistics.h"
 
@@ -100,6 +101,19 @@ Result<process::ProcessOptions> prepare(RunOptions options) {
                            {"--inherit-stats", std::to_string(*options.inherited_statistics), "--stats-of",
                             std::to_string(*options.statistics_of)});
   }
+  if (options.inherited_code_cache) {
+    adopt_aside(*options.inherited_code_cache);
+    process.code_folder = *options.inherited_code_cache;
+  } else {
+    auto folder = open_code_folder(options.code_cache);
+    if (!folder) return std::unexpected(folder.error());
+    process.code_folder = *folder;
+  }
+  if (process.code_folder >= 0) {
+    process.command.insert(process.command.end(), {"--inherit-code-cache", std::to_string(process.code_folder)});
+  } else {
+    process.command.insert(process.command.end(), {"--code-cache", kNoCodeCache});
+  }
   if (!options.library_prefix.empty()) {
     // It holds wherever the program goes.
     char* whole = ::realpath(options.library_prefix.c_str(), nullptr);
@@ -150,6 +164,8 @@ int run_process(BinfmtStart start) {
   options.program_fd = start.program_fd;
   options.program = std::move(start.arguments);
   options.program[0] = std::move(start.path);
+  // The user's folder is one inside the root that the program runs in: nothing is to appear there unasked.
+  if (::getenv(kCodeCacheVariable) == nullptr) options.code_cache = kNoCodeCache;
   return run(std::move(options));
 }
 

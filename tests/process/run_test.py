@@ -34,8 +34,9 @@ class Run(unittest.TestCase):
         self.addCleanup(folder.cleanup)
         self.folder = pathlib.Path(folder.name)
 
-    def run_program(self, *arguments):
-        return subprocess.run([DOPPEL, "run", *map(str, arguments)], capture_output=True, text=True, timeout=60)
+    def run_program(self, *arguments, cache="off"):
+        return subprocess.run([DOPPEL, "run", *map(str, arguments)], capture_output=True, text=True, timeout=60,
+                              env={**os.environ, "DOPPEL_CODE_CACHE": str(cache)})
 
     @unittest.skipUnless(shutil.which(COMPILER), f"no {COMPILER}")
     def test_programs(self):
@@ -54,6 +55,54 @@ class Run(unittest.TestCase):
                     self.assertGreater(told["traps"]["user_call"], 5)
                     fault = self.run_program(*options, "--engine", engine, program, "fault")
                     self.assertEqual(fault.returncode, -signal.SIGSEGV)
+
+    @unittest.skipUnless(shutil.which(COMPILER), f"no {COMPILER}")
+    def test_code_cache(self):
+        """What one run has translated the next one finds, unless the program is another one."""
+        cache, source = self.folder / "new/cache", self.folder / "source.c"
+        text = """#include <stdio.h>
+            __attribute__((noinline)) static long step(long x) { return x * 3 + NUMBER; }
+            int main() { long x = 1; for (int i = 0; i < 100000; i++) x = step(x); printf("%ld\\n", x); return 3; }"""
+        source.write_text(text)
+        statistics = self.folder / "statistics"
+
+        def compile_and_run(number, times):
+            program = self.folder / "program"
+            program.unlink(missing_ok=True)
+            subprocess.run([COMPILER, "-O1", "-static", f"-DNUMBER={number}", source, "-o", program], check=True)
+            told = []
+            for _ in range(times):
+                result = self.run_program(f"--stats={statistics}", program, cache=cache)
+                self.assertEqual((result.returncode, result.stderr), (3, ""))
+                told.append({"output": result.stdout, **json.loads(statistics.read_text())})
+            return told
+
+        first, second, third = compile_and_run(5, 3)
+        self.assertEqual(first["output"], second["output"])
+        self.assertEqual(first["code_cache"]["loaded"], 0)
+        self.assertGreater(second["code_cache"]["loaded"], first["blocks_translated"] // 2)
+        # The second run finds more worth translating.
+        self.assertLess(third["blocks_translated"], 10)
+        self.assertEqual(first["output"], third["output"])
+        self.assertEqual(cache.stat().st_mode & 0o777, 0o700)
+        self.assertEqual([file.stat().st_mode & 0o777 for file in cache.iterdir()], [0o600])
+
+        # The same name, size and beginning; all but what has changed is still of use.
+        other = compile_and_run(7, 1)[0]
+        self.assertNotEqual(other["output"], first["output"])
+        x = 1
+        for _ in range(100000):
+            x = (x * 3 + 7) % 2**64
+        self.assertEqual(int(other["output"]) % 2**64, x)
+
+        # Programs that it becomes share the folder, and one that nobody may use is an error.
+        shell = self.run_program("--code-cache", "off", f"--stats={statistics}", self.folder / "program", cache=cache)
+        self.assertEqual(shell.returncode, 3)
+        self.assertEqual(json.loads(statistics.read_text())["code_cache"]["loaded"], 0)
+        cache.chmod(0o777)
+        refused = self.run_program(self.folder / "program", cache=cache)
+        self.assertEqual(refused.returncode, 125)
+        self.assertIn(str(cache), refused.stderr)
 
     def test_refused(self):
         damaged = self.folder / "damaged"

@@ -1,6 +1,7 @@
 #include "process/abi/linux_process.h"
 
 #include <sys/mman.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <linux/prctl.h>
 #include <sys/prctl.h>
@@ -20,7 +21,8 @@ namespace doppel::process {
 LinuxProcess::~LinuxProcess() = default;
 
 LinuxProcess::LinuxProcess(const LinuxProcess& parent)
-    : options_(parent.options_), image_(parent.image_), shared_(parent.shared_), actions_(parent.actions_) {}
+    : options_(parent.options_), image_(parent.image_), shared_(parent.shared_), actions_(parent.actions_),
+      borrows_memory_(true) {}
 
 std::expected<std::unique_ptr<LinuxProcess>, LoadError> LinuxProcess::create(ProcessOptions options) {
   constexpr int kOurFailure = 125;
@@ -30,7 +32,8 @@ std::expected<std::unique_ptr<LinuxProcess>, LoadError> LinuxProcess::create(Pro
   process->shared_ = std::move(*shared);
   const std::string name = process->options_.program.path;
   auto image = load_program(process->space(), process->options_.program,
-                            [&] { return process->shared_->map_vdso(); });
+                            {.map_vdso = [&] { return process->shared_->map_vdso(); },
+                             .code_layout = [&](int file) { return process->keep_code(file); }});
   if (!image) return std::unexpected(image.error());
   auto processor = process->shared_->take_processor();
   if (!processor) return std::unexpected(LoadError{processor.error(), kOurFailure, ENOMEM});
@@ -83,7 +86,27 @@ void LinuxProcess::run() {
   for (;;) ::syscall(SYS_exit, status);
 }
 
+std::optional<std::uint64_t> LinuxProcess::keep_code(int program) {
+  if (options_.code_folder < 0) return std::nullopt;
+  // Its beginning, where the build ID usually is, and its size. Copies of a program are the same one.
+  struct Identity {
+    std::array<std::byte, 2 * kPageSize> head;
+    std::int64_t bytes;
+  } identity{};
+  struct stat status {};
+  if (::fstat(program, &status) != 0 || ::pread(program, identity.head.data(), identity.head.size(), 0) < 0) {
+    return std::nullopt;
+  }
+  identity.bytes = status.st_size;
+  return shared_->keep_code(options_.code_folder, std::as_bytes(std::span(&identity, 1)));
+}
+
+void LinuxProcess::save_code() {
+  if (!borrows_memory_) shared_->save_code();
+}
+
 void LinuxProcess::tell_end(GuestThread& thread) {
+  save_code();
   if (!options_.at_end) return;
   options_.at_end({.engine = thread.engine().name(), .translation = thread.engine().statistics(),
                    .instructions = thread.hart().state().instructions,

@@ -41,6 +41,8 @@ struct ProcessOptions {
   std::vector<std::string> command{};
   std::shared_ptr<TranslationLog> translation_log{};  // may be null
   std::shared_ptr<DebugServer> debugger{};            // may be null
+  // An open directory in which translated code is kept for other runs of the same program; -1: none.
+  int code_folder = -1;
   // Called when the process ends by itself, not by a signal; in children, too. May be empty.
   std::function<void(const ProgramStatistics&)> at_end{};
 };
@@ -90,6 +92,8 @@ class LinuxProcess {
   // As SharedSpace's.
   void code_changed(std::uint64_t gva, std::uint64_t bytes) { shared_->code_changed(gva, bytes); }
 
+  // Keeps what has been translated, for other runs. Before the process ends, or becomes another program.
+  void save_code();
   // The process is about to end by `thread`.
   void tell_end(GuestThread& thread);
   // And how, to whom debugs it: with a status or, `killed`, by a signal.
@@ -107,6 +111,7 @@ class LinuxProcess {
  private:
   explicit LinuxProcess(ProcessOptions options) : options_(std::move(options)) {}
   LinuxProcess(const LinuxProcess& parent);
+  std::optional<std::uint64_t> keep_code(int program);
   bool covers(std::uint64_t gva, std::uint64_t bytes, int protection) const;
 
   ProcessOptions options_;
@@ -117,6 +122,7 @@ class LinuxProcess {
   std::vector<GuestThread*> threads_;  // guarded by mutex_
   std::unique_ptr<GuestThread> first_;
   DebugThreads* debugger_ = nullptr;
+  const bool borrows_memory_ = false;  // another process's, which goes on after it
   int leader_status_ = 0;  // the first thread's, once it has ended: the process's, if threads end one by one
 };
 

@@ -15,6 +15,7 @@
 #include <cerrno>
 #include <climits>
 #include <cstring>
+#include <random>
 
 #include "base/bits.h"
 #include "base/unique_fd.h"
@@ -74,18 +75,18 @@ bool is_host_elf(int fd) {
 // As Linux: the kernel's own numbers, unless the personality says that nothing is to be random.
 class Randomness {
  public:
-  Randomness() : on_((::personality(0xffffffff) & ADDR_NO_RANDOMIZE) == 0) {
-    if (::getrandom(bytes_.data(), sizeof bytes_, 0) < 0) on_ = false;
+  explicit Randomness(std::optional<std::uint64_t> seed = {})
+      : on_((::personality(0xffffffff) & ADDR_NO_RANDOMIZE) == 0) {
+    std::uint64_t number = 0;
+    if (!seed && ::getrandom(&number, sizeof number, 0) < 0) on_ = false;
+    generator_.seed(seed.value_or(number));
   }
   // A multiple of a page below `below`, which is a power of two.
-  std::uint64_t pages(std::uint64_t below) { return on_ ? align_down(next() % below, kPageSize) : 0; }
-  std::uint64_t bytes(std::uint64_t below) { return on_ ? next() % below : 0; }
+  std::uint64_t pages(std::uint64_t below) { return on_ ? align_down(generator_() % below, kPageSize) : 0; }
+  std::uint64_t bytes(std::uint64_t below) { return on_ ? generator_() % below : 0; }
 
  private:
-  std::uint64_t next() { return bytes_[at_++ % bytes_.size()]; }
-
-  std::array<std::uint64_t, 6> bytes_{};
-  unsigned at_ = 0;
+  std::mt19937_64 generator_;
   bool on_;
 };
 
@@ -282,16 +283,18 @@ std::size_t argument_bytes() {
 }
 
 std::expected<Image, LoadError> load_program(AddressSpace& space, ProgramRequest& request,
-                                             const std::function<Result<std::uint64_t>()>& map_vdso) {
+                                             const LoadHooks& hooks) {
   auto program = open_elf(request);
   if (!program) return std::unexpected(program.error());
   const ElfFile& file = program->file;
   Randomness random;
-  const std::uint64_t top = kTop - kPageSize - random.pages(8 * kMiB);
+  Randomness layout(hooks.code_layout ? hooks.code_layout(program->fd.get()) : std::nullopt);
+  constexpr std::uint64_t kStackSpread = 8 * kMiB;
+  const std::uint64_t top = kTop - kPageSize - random.pages(kStackSpread);
   // Below the stack: what it may grow to, within reason, and its guard.
-  space.place_below(top - std::clamp<std::uint64_t>(stack_limit(), 128 * kMiB, 8 * kGiB) - kMiB -
-                    random.pages(kGiB));
-  auto bias = map_object(space, request.path, program->fd.get(), file, kProgramBase + random.pages(kGiB));
+  space.place_below(kTop - kPageSize - kStackSpread - std::clamp<std::uint64_t>(stack_limit(), 128 * kMiB, 8 * kGiB) -
+                    kMiB - layout.pages(kGiB));
+  auto bias = map_object(space, request.path, program->fd.get(), file, kProgramBase + layout.pages(kGiB));
   if (!bias) return std::unexpected(bias.error());
   space.start_break_at(file.high + *bias + random.pages(kGiB));
   Image image{.pc = file.entry + *bias, .path = absolute(program->fd.get(), request.path)};
@@ -310,8 +313,8 @@ std::expected<Image, LoadError> load_program(AddressSpace& space, ProgramRequest
     image.pc = interpreter->file.entry + *base;
     loaded.interpreter_base = *base;
   }
-  if (map_vdso) {
-    const auto vdso = map_vdso();
+  if (hooks.map_vdso) {
+    const auto vdso = hooks.map_vdso();
     if (!vdso) return refuse(ENOMEM, "{}: {}", request.path, vdso.error().message);
     image.vdso = *vdso;
   }

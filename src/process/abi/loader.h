@@ -38,10 +38,17 @@ struct LoadError {
   int number;  // errno of an execve()
 };
 
-// A script is replaced by its interpreter in `request`. `map_vdso`, if any, maps the
-// vDSO once it is known where the stack will grow, and says where it lies.
+// What load_program() asks while it works. Both may be empty.
+struct LoadHooks {
+  // Maps the vDSO, now that it is known where the stack will grow, and says where it lies.
+  std::function<Result<std::uint64_t>()> map_vdso{};
+  // A number by which to choose where code lies, for the program in the open file; else it is chosen at random.
+  std::function<std::optional<std::uint64_t>(int file)> code_layout{};
+};
+
+// A script is replaced by its interpreter in `request`.
 std::expected<Image, LoadError> load_program(AddressSpace& space, ProgramRequest& request,
-                                             const std::function<Result<std::uint64_t>()>& map_vdso = {});
+                                             const LoadHooks& hooks = {});
 
 enum class ProgramKind : std::uint8_t { kGuest, kHost };
 

@@ -4,8 +4,11 @@
 // Any thread.
 #pragma once
 
+#include <cstddef>
 #include <memory>
 #include <mutex>
+#include <optional>
+#include <span>
 #include <vector>
 
 #include "base/virtual_clock.h"
@@ -31,7 +34,12 @@ class SharedSpace final : public riscv::UserSpace {
 
   const FlatMemory& flat() const override { return space_->flat(); }
   bool allows(std::uint64_t gva, riscv::Access access) const override;
+  bool is_of_file(std::uint64_t gva) const override { return space_->is_of_file(gva); }
   void trap(riscv::Hart& hart, riscv::Trap trap, std::uint64_t epc) override;
+
+  // As ProgramEngines's. `program` is what tells the program from others.
+  std::optional<std::uint64_t> keep_code(int folder, std::span<const std::byte> program);
+  void save_code() { engines_.save_code(); }
 
   // A hart to run on.
   Result<std::unique_ptr<Processor>> take_processor();

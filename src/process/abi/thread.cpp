@@ -269,6 +269,7 @@ void GuestThread::deliver(siginfo_t info, bool forced) {
     log_info("x{:<2} {:016x} {:016x} {:016x} {:016x}", r, state.x[r], r + 1 < 32 ? state.x[r + 1] : 0,
              r + 2 < 32 ? state.x[r + 2] : 0, r + 3 < 32 ? state.x[r + 3] : 0);
   }
+  process_.save_code();
   process_.tell_debugger(*this, number, true);
   die_by(number);
 }
@@ -659,6 +660,7 @@ std::int64_t GuestThread::become(int directory, const char* path, char* const* a
                                  int flags) {
   block_host_signals();
   if (signal_waiting_.load() != 0) return kRestart;
+  process_.save_code();
   process_.actions().show_own_signals(true);
   ended_whole_ = true;
   set_host_mask(mask_);
