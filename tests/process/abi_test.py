@@ -64,6 +64,10 @@ class Abi(unittest.TestCase):
         result = self.run_program(DOPPEL, "run", "--strace", self.folder / "clocks", "count")
         self.assertLess(result.stderr.count("clock_gettime"), 2000)
 
+    @unittest.skipIf(SANITIZED, "not under a sanitizer")
+    def test_traces(self):
+        self.check("traces")
+
     # There the guest's addresses are not the host's, which limits and other processes' /proc tell.
     @unittest.skipIf(SANITIZED, "not under a sanitizer")
     def test_files(self):

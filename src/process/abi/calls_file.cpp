@@ -80,6 +80,11 @@ std::int64_t open_as(LinuxProcess& p, u64 path, int flags, auto&& host) {
   if (head && std::memcmp(head->data(), "/proc", head->size()) == 0) {
     if (const auto text = text_at(p, path)) {
       if (const auto view = open_view(p, *text, flags)) return *view;
+      if (const auto owner = memory_owner(*text); owner && (flags & O_ACCMODE) != O_RDONLY) {
+        const std::int64_t fd = host(reinterpret_cast<u64>(text->c_str()));
+        if (fd >= 0) p.tracer().opened_memory(static_cast<int>(fd), *owner);
+        return fd;
+      }
     }
   }
   const auto other = other_path(p, path);
@@ -118,6 +123,24 @@ std::int64_t do_vector(LinuxProcess& p, const Arguments& a) {
   const HostVectors parts(p, a[1], a[2], few);
   if (parts.failed() != 0) return parts.failed();
   return host_call(Host, a[0], parts.address(), a[2], a[3], a[4], a[5]);
+}
+
+// What is written to may be another process's memory.
+std::int64_t do_write(LinuxProcess& p, const Arguments& a) {
+  const std::int64_t done = host_call(SYS_write, a[0], reinterpret_cast<u64>(p.pointer(a[1])), a[2]);
+  if (done > 0 && p.tracer().knows_memory()) {
+    const int fd = static_cast<int>(a[0]);
+    p.tracer().wrote_memory(fd, static_cast<u64>(::lseek(fd, 0, SEEK_CUR) - done), static_cast<u64>(done));
+  }
+  return done;
+}
+
+std::int64_t do_pwrite64(LinuxProcess& p, const Arguments& a) {
+  const std::int64_t done = host_call(SYS_pwrite64, a[0], reinterpret_cast<u64>(p.pointer(a[1])), a[2], a[3]);
+  if (done > 0 && p.tracer().knows_memory()) {
+    p.tracer().wrote_memory(static_cast<int>(a[0]), a[3], static_cast<u64>(done));
+  }
+  return done;
 }
 
 std::int64_t do_fcntl(LinuxProcess& p, const Arguments& a) {
@@ -218,11 +241,11 @@ constexpr std::array kRows{
     Row{61, "getdents64", SYS_getdents64, 0b10},
     Row{62, "lseek", SYS_lseek},
     Row{63, "read", SYS_read, 0b10},
-    Row{64, "write", SYS_write, 0b10},
+    Row{64, "write", -1, 0, do_write},
     Row{65, "readv", -1, 0, do_vector<SYS_readv>},
     Row{66, "writev", -1, 0, do_vector<SYS_writev>},
     Row{67, "pread64", SYS_pread64, 0b10},
-    Row{68, "pwrite64", SYS_pwrite64, 0b10},
+    Row{68, "pwrite64", -1, 0, do_pwrite64},
     Row{69, "preadv", -1, 0, do_vector<SYS_preadv>},
     Row{70, "pwritev", -1, 0, do_vector<SYS_pwritev>},
     Row{71, "sendfile", SYS_sendfile, 0b100},

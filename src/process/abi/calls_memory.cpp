@@ -3,6 +3,7 @@
 #include <sys/syscall.h>
 #include <sys/uio.h>
 
+#include <algorithm>
 #include <array>
 #include <cerrno>
 
@@ -60,7 +61,19 @@ std::int64_t do_process_vm(LinuxProcess& p, const Arguments& a) {
   std::array<iovec, kFewVectors> few;
   const HostVectors parts(p, a[1], a[2], few);
   if (parts.failed() != 0) return parts.failed();
-  return host_call(Host, a[0], parts.address(), a[2], reinterpret_cast<u64>(p.pointer(a[3])), a[4], a[5]);
+  const std::int64_t done =
+      host_call(Host, a[0], parts.address(), a[2], reinterpret_cast<u64>(p.pointer(a[3])), a[4], a[5]);
+  if (Host == SYS_process_vm_writev && done > 0) {
+    u64 left = static_cast<u64>(done);
+    for (u64 i = 0; i < a[4] && left != 0; ++i) {
+      const auto part = p.get<iovec>(a[3] + i * sizeof(iovec));
+      if (!part) break;
+      const u64 bytes = std::min<u64>(left, part->iov_len);
+      p.tracer().wrote_memory_of(static_cast<pid_t>(a[0]), reinterpret_cast<u64>(part->iov_base), bytes);
+      left -= bytes;
+    }
+  }
+  return done;
 }
 
 constexpr std::array kRows{

@@ -98,7 +98,6 @@ constexpr std::array kRows{
     Row{94, "exit_group", -1, 0, outside<[](GuestThread& thread) -> std::int64_t {
           thread.end_process(static_cast<int>(thread.hart().state().x[10]));
         }>},
-    Row{95, "waitid", SYS_waitid, 0b10100},
     Row{97, "unshare", SYS_unshare},
     Row{140, "setpriority", SYS_setpriority},
     Row{141, "getpriority", SYS_getpriority},
@@ -127,7 +126,6 @@ constexpr std::array kRows{
     Row{177, "getegid", SYS_getegid},
     Row{220, "clone", -1, 0, outside<clone_now>},
     Row{221, "execve", -1, 0, outside<execve_now>},
-    Row{260, "wait4", SYS_wait4, 0b1010},
     Row{268, "setns", SYS_setns},
     Row{281, "execveat", -1, 0, outside<execveat_now>},
     Row{434, "pidfd_open", SYS_pidfd_open},

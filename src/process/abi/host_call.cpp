@@ -6,7 +6,7 @@
 
 extern "C" {
 std::int64_t doppel_host_call(const std::atomic<std::uint32_t>* interrupted, long number, const std::uint64_t* arguments);
-extern const char doppel_host_call_look[], doppel_host_call_enter[], doppel_host_call_restart[];
+extern const char doppel_host_call_look[], doppel_host_call_enter[];
 int doppel_guarded_compare_exchange(std::uint32_t* at, std::uint32_t* expected, std::uint32_t desired);
 extern const char doppel_guarded_begin[], doppel_guarded_end[], doppel_guarded_fault[];
 }
@@ -31,7 +31,10 @@ doppel_host_call_look:
     jne doppel_host_call_restart
 doppel_host_call_enter:
     syscall
+    .globl doppel_host_call_done
+doppel_host_call_done:
     ret
+    .globl doppel_host_call_restart
 doppel_host_call_restart:
     mov $-512, %rax
     ret

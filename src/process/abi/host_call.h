@@ -23,6 +23,10 @@ std::int64_t host_call(long number, std::uint64_t a0 = 0, std::uint64_t a1 = 0, 
 // Compares and exchanges a word of guest memory: 1 done, 0 not equal (`expected` gets what is there), -1 a bad address.
 int guarded_compare_exchange(std::uint32_t* at, std::uint32_t& expected, std::uint32_t desired);
 
+// A thread that the host has stopped at the first of these, with the result that the host's kernel keeps to itself, is in
+// a call that has done nothing yet. It gives kRestart if it is moved on to the second.
+extern "C" const char doppel_host_call_done[], doppel_host_call_restart[];
+
 // For the signal handler. An interrupted host_call() that has not entered the kernel, or is to enter it again, gives
 // kRestart instead.
 void leave_interrupted_call(ucontext_t& context);

@@ -187,11 +187,13 @@ std::optional<std::uint64_t> LinuxProcess::robust_list_of(pid_t id) {
 void LinuxProcess::keep_only(GuestThread& thread) {
   if (debugger_ != nullptr) std::exchange(debugger_, nullptr)->leave_child(thread);
   threads_.assign(1, &thread);
+  tracer_.forget_all();
   shared_->keep_only_caller();
 }
 
 void LinuxProcess::lock_for_fork() {
   if (debugger_ != nullptr) debugger_->mutex().lock();
+  tracer_.mutex().lock();
   mutex_.lock();
   shared_->lock();
 }
@@ -199,6 +201,7 @@ void LinuxProcess::lock_for_fork() {
 void LinuxProcess::unlock_after_fork() {
   shared_->unlock();
   mutex_.unlock();
+  tracer_.mutex().unlock();
   if (debugger_ != nullptr) debugger_->mutex().unlock();
 }
 

@@ -18,6 +18,7 @@
 #include "process/abi/loader.h"
 #include "process/abi/shared_space.h"
 #include "process/abi/signals.h"
+#include "process/abi/tracer.h"
 #include "process/address_space.h"
 
 namespace doppel::process {
@@ -59,6 +60,7 @@ class LinuxProcess {
 
   SharedSpace& shared() { return *shared_; }
   SignalActions& actions() { return actions_; }
+  Tracer& tracer() { return tracer_; }
   AddressSpace& space() { return shared_->space(); }
   const AddressSpace& address_space() const { return shared_->space(); }
   const FlatMemory& flat() const { return shared_->flat(); }
@@ -118,6 +120,7 @@ class LinuxProcess {
   Image image_;
   std::shared_ptr<SharedSpace> shared_;
   SignalActions actions_;
+  Tracer tracer_{*this};
   std::mutex mutex_;
   std::vector<GuestThread*> threads_;  // guarded by mutex_
   std::unique_ptr<GuestThread> first_;

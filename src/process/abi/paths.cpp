@@ -173,6 +173,16 @@ std::optional<std::string> other_path(const LinuxProcess& p, u64 gva) {
   return prefixed;
 }
 
+std::optional<pid_t> memory_owner(const std::string& path) {
+  std::string_view rest = path;
+  int pid = ::getpid();
+  if (!take(rest, kProc)) return std::nullopt;
+  if (!take(rest, "self/") && !take(rest, "thread-self/") && !take_number(rest, pid)) return std::nullopt;
+  if (take(rest, "task/") && !take_number(rest, pid)) return std::nullopt;
+  if (rest != "mem") return std::nullopt;
+  return pid;
+}
+
 std::optional<std::int64_t> open_view(const LinuxProcess& process, const std::string& path, int flags) {
   const std::string_view entry = own_entry(path);
   if (entry == "maps") return descriptor_of(mappings(process, false), flags);

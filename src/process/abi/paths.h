@@ -1,6 +1,8 @@
 // Where a guest sees another file than the host has under a path: its own in /proc, and libraries under -L. Any thread.
 #pragma once
 
+#include <sys/types.h>
+
 #include <cstdint>
 #include <optional>
 #include <string>
@@ -17,5 +19,8 @@ std::optional<std::int64_t> open_view(const LinuxProcess& process, const std::st
 
 // Where `path` leads if it is the link in /proc to a guest's program, ours or another process's.
 std::optional<std::string> program_link(const LinuxProcess& process, const std::string& path);
+
+// Whose memory `path` of /proc is.
+std::optional<pid_t> memory_owner(const std::string& path);
 
 }  // namespace doppel::process

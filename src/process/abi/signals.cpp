@@ -10,6 +10,7 @@
 #include "engine/host_fault.h"
 #include "process/abi/host_call.h"
 #include "process/abi/thread.h"
+#include "process/abi/tracee.h"
 
 extern "C" void doppel_signal_return();
 asm(R"(
@@ -48,6 +49,12 @@ void on_signal(int number, siginfo_t* info, void* raw) {
     return;  // to the fault again, which is Doppel's own
   }
   GuestThread* thread = GuestThread::running();
+  if (number == kTraceSignal && (info->si_code == kTraceStops || info->si_code == kTraceCalls)) {
+    if (thread == nullptr) return;
+    if (info->si_code == kTraceStops) return thread->tracee().called_from_handler();
+    thread->call_for_tracer();
+    return leave_interrupted_call(context);
+  }
   if (thread != nullptr) {
     thread->file_signal(*info);
     leave_interrupted_call(context);
@@ -178,7 +185,7 @@ void die_by(int number) {
   const HostAction action{reinterpret_cast<void*>(SIG_DFL), 0, nullptr, 0};
   host_action(number, &action, nullptr);
   set_host_mask(~signal_bit(number));
-  ::syscall(SYS_tgkill, ::getpid(), ::gettid(), number);
+  act_on(number);
   ::_exit(128 + number);
 }
 

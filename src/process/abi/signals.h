@@ -45,6 +45,8 @@ class SignalActions {
   // Whether our handler sees, too, what would end the process.
   void catch_deadly(bool catches);
   SignalAction get(int number) const;
+  // By number, for who reads another process.
+  const SignalAction* data() const { return actions_.data(); }
   // Gives the one before.
   SignalAction set(int number, SignalAction action);
   // The action to deliver by: SA_RESETHAND has its effect.

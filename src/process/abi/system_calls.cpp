@@ -22,7 +22,7 @@ using Table = std::array<const Row*, kNumbers>;
 Table merged() {
   Table table{};
   for (const auto rows : {event_rows(), file_rows(), ipc_rows(), memory_rows(), network_rows(), process_rows(), signal_rows(),
-                          system_rows(), thread_rows(), time_rows()}) {
+                          system_rows(), thread_rows(), time_rows(), trace_rows()}) {
     for (const Row& row : rows) {
       assert(row.number < kNumbers && table[row.number] == nullptr);
       table[row.number] = &row;

@@ -56,6 +56,7 @@ std::span<const Row> signal_rows();
 std::span<const Row> system_rows();
 std::span<const Row> thread_rows();
 std::span<const Row> time_rows();
+std::span<const Row> trace_rows();
 
 // Carries out the call in a7 with the arguments in a0 to a5, and gives what a0 gets.
 std::int64_t system_call(LinuxProcess& process);

@@ -5,6 +5,7 @@
 #include <sanitizer/asan_interface.h>
 #include <sched.h>
 #include <sys/mman.h>
+#include <sys/ptrace.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -45,7 +46,7 @@ struct GuestThread::Registers {
 };
 
 GuestThread::GuestThread(LinuxProcess& process, std::unique_ptr<Processor> processor, u64 mask)
-    : process_(process), processor_(std::move(processor)), mask_(mask & ~kUnblockable) {}
+    : process_(process), processor_(std::move(processor)), mask_(mask & ~kUnblockable), tracee_(process) {}
 
 GuestThread::~GuestThread() = default;
 
@@ -60,8 +61,10 @@ int GuestThread::run() {
   running_thread = this;
   id_ = ::gettid();
   process_.add(*this);
+  tracee_.begin(hart().state(), mask_, id_);
   open_mask();
   while (!ended_) {
+    if (std::exchange(fresh_, false)) tracee_.tell_begin();
     if (DebugThreads* debugger = process_.debugger(); debugger != nullptr) {
       debugger->run(*this, *processor_->engine);
     } else {
@@ -73,11 +76,12 @@ int GuestThread::run() {
   }
   block_host_signals();
   // What came for the process is for another thread to deliver.
-  if (signal_waiting_.load() != 0 && waiting_.si_code != SI_TKILL) {
+  if ((signal_waiting_.load() & kFiled) != 0 && waiting_.si_code != SI_TKILL) {
     ::syscall(SYS_rt_sigqueueinfo, ::getpid(), waiting_.si_signo, &waiting_);
   }
   release_robust_list();
   process_.remove(*this);
+  tracee_.end();
   running_thread = nullptr;
   if (!borrows_) process_.shared().give_back(std::move(processor_));
   ended_whole_ = true;
@@ -100,12 +104,16 @@ void GuestThread::trap(riscv::Trap trap, u64 epc) {
     hart.end_run();
     DebugThreads* const debugger = process_.debugger();
     if (debugger != nullptr) debugger->enter_call(*this);
-    const std::int64_t value = system_call(process_);
+    u64 next = epc + 4;
+    const std::int64_t value =
+        tracee_.enter_call(state, next) ? system_call(process_) : static_cast<std::int64_t>(state.x[10]);
     if (debugger != nullptr) debugger->leave_call(*this);
+    if (value != kRestart) {
+      state.pc = next;
+      state.x[10] = static_cast<u64>(value);
+    }
+    if (outside_ == nullptr) tracee_.leave_call(value == kRestart ? Tracee::kShownRestart : value);
     hart.begin_run();
-    if (value == kRestart) return;
-    state.pc = epc + 4;
-    state.x[10] = static_cast<u64>(value);
     return;
   }
   // As the tables of arch/riscv/kernel/traps.c and mm/fault.c have it: what is wrong with a page shows its address,
@@ -142,12 +150,18 @@ std::int64_t GuestThread::outside(Outside function) {
 }
 
 void GuestThread::carry_out(Outside function) {
+  constexpr u64 kSignalReturn = 139;
+  const u64 number = hart().state().x[17];
   const std::int64_t value = function(*this);
-  if (value == kRestart || ended_) return;
+  if (ended_ || fresh_) return;
   riscv::HartState& state = hart().state();
-  trace_rest(process_, state.x[17], value);
+  if (value == kRestart) {
+    return tracee_.leave_call(number == kSignalReturn ? static_cast<std::int64_t>(state.x[10]) : Tracee::kShownRestart);
+  }
+  trace_rest(process_, number, value);
   state.pc += 4;
   state.x[10] = static_cast<u64>(value);
+  tracee_.leave_call(value);
 }
 
 void GuestThread::end(int status) {
@@ -169,14 +183,19 @@ void GuestThread::end_process(int status) {
 void GuestThread::file_signal(const siginfo_t& info) {
   const u64 bit = signal_bit(info.si_signo);
   const bool blocked = (mask_ & bit) != 0;
-  if ((bit & kOwnSignals) != 0 && (blocked || signal_waiting_.load(std::memory_order_relaxed) != 0)) {
+  if ((bit & kOwnSignals) != 0 && (blocked || (signal_waiting_.load(std::memory_order_relaxed) & kFiled) != 0)) {
     held_info_[info.si_signo == SIGBUS] = info;
     held_.fetch_or(bit);
   } else {
     waiting_ = info;
-    signal_waiting_.store(1, std::memory_order_release);
+    signal_waiting_.fetch_or(kFiled, std::memory_order_release);
   }
   // Only an atomic of the hart's: nobody sleeps in it in U-mode. A child may have it just now.
+  if (processor_ != nullptr) hart().request_stop();
+}
+
+void GuestThread::call_for_tracer() {
+  signal_waiting_.fetch_or(kCalled, std::memory_order_release);
   if (processor_ != nullptr) hart().request_stop();
 }
 
@@ -210,24 +229,28 @@ void GuestThread::deliver_signals() {
       info.si_pid = ::getpid();
       info.si_uid = ::getuid();
       deliver(info, false);
+    } else if (const std::uint32_t waiting = signal_waiting_.load(std::memory_order_acquire); (waiting & kCalled) != 0) {
+      signal_waiting_.fetch_and(~kCalled);
+      block_host_signals();
+      if (const auto info = tracee_.serve(mask_)) deliver(*info, false);
     } else if (fault_) {
       block_host_signals();
       const siginfo_t info = *std::exchange(fault_, std::nullopt);
-      deliver(info, true);
-      if (signal_waiting_.load() != 0 && (mask_ & signal_bit(waiting_.si_signo)) != 0) {
+      if (const auto admitted = tracee_.admit(info)) deliver(*admitted, admitted->si_signo == info.si_signo);
+      if ((signal_waiting_.load() & kFiled) != 0 && (mask_ & signal_bit(waiting_.si_signo)) != 0) {
         // The handler of the fault blocks it.
         ::syscall(SYS_rt_tgsigqueueinfo, ::getpid(), id_, waiting_.si_signo, &waiting_);
-        signal_waiting_.store(0);
+        signal_waiting_.fetch_and(~kFiled);
       }
-    } else if (signal_waiting_.load(std::memory_order_acquire) != 0) {
+    } else if ((waiting & kFiled) != 0) {
       const siginfo_t info = waiting_;
-      signal_waiting_.store(0, std::memory_order_release);
+      signal_waiting_.fetch_and(~kFiled, std::memory_order_release);
       deliver(info, false);
     } else if (const u64 ready = held_.load() & ~mask_; ready != 0) {
       block_host_signals();
       const int number = (ready & signal_bit(SIGSEGV)) != 0 ? SIGSEGV : SIGBUS;
       held_.fetch_and(~signal_bit(number));
-      deliver(held_info_[number == SIGBUS], false);
+      if (const auto info = tracee_.admit(held_info_[number == SIGBUS])) deliver(*info, false);
     } else {
       return;
     }
@@ -258,8 +281,8 @@ void GuestThread::deliver(siginfo_t info, bool forced) {
   if (action.handler == SignalAction::kIgnore) return;
   switch (number) {
     case SIGCHLD: case SIGCONT: case SIGURG: case SIGWINCH: return;
-    case SIGTSTP: case SIGTTIN: case SIGTTOU:
-      ::kill(::getpid(), SIGSTOP);
+    case SIGSTOP: case SIGTSTP: case SIGTTIN: case SIGTTOU:
+      act_on(number);
       return;
     default: break;
   }
@@ -474,12 +497,15 @@ std::int64_t GuestThread::clone_thread(const CloneRequest& request) {
   start->request = request;
   start->thread = std::make_unique<GuestThread>(process_, std::move(*processor), mask_);
   start->thread->set_registers(registers());
+  start->thread->tracee_.inherit(tracee_);
   pthread_attr_t attributes;
   ::pthread_attr_init(&attributes);
   ::pthread_attr_setstacksize(&attributes, kHostStackBytes);
   pthread_t handle{};
   auto* argument = new std::shared_ptr<ThreadStart>(start);
+  tracee_.set_cloning(PTRACE_EVENT_CLONE);
   const int failed = ::pthread_create(&handle, &attributes, &thread_main, argument);
+  tracee_.set_cloning(0);
   ::pthread_attr_destroy(&attributes);
   if (failed != 0) {
     delete argument;
@@ -533,7 +559,7 @@ struct BorrowerStart {
 
 // vfork(): the child runs in our memory on our hart, which we do not need until it is gone.
 std::int64_t GuestThread::clone_borrowing(const CloneRequest& request, std::atomic<pid_t>* told) {
-  const Registers mine = registers();
+  Registers mine = registers();
   DebugThreads* const debugger = process_.debugger();
   if (debugger != nullptr) debugger->suspend(*this);
   const std::unique_ptr<LinuxProcess> process = process_.borrower();
@@ -541,6 +567,8 @@ std::int64_t GuestThread::clone_borrowing(const CloneRequest& request, std::atom
   child.borrows_ = child.is_first_ = true;
   child.deaf_ = told == nullptr;
   child.stack_ = stack_;
+  child.tracee_.inherit(tracee_);
+  tracee_.show_registers(mine);
   void* stack = ::mmap(nullptr, kHostStackBytes, PROT_READ | PROT_WRITE,
                        MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_STACK, -1, 0);
   std::int64_t id = -ENOMEM;
@@ -551,8 +579,10 @@ std::int64_t GuestThread::clone_borrowing(const CloneRequest& request, std::atom
     constexpr u64 kOurs = CLONE_SETTLS | CLONE_PARENT_SETTID | CLONE_CHILD_SETTID | CLONE_CHILD_CLEARTID |
                           CLONE_SIGHAND | kCloneClearHandlers;
     const int flags = static_cast<int>(request.flags & ~kOurs) | request.exit_signal;
+    tracee_.set_cloning(told == nullptr ? PTRACE_EVENT_VFORK : 0);
     id = result(::clone(&borrower_main, static_cast<std::byte*>(stack) + kHostStackBytes, flags, &start,
                         process_.pointer(request.pidfd)));
+    tracee_.set_cloning(0);
     ::munmap(stack, kHostStackBytes);
   }
   running_thread = this;
@@ -566,6 +596,7 @@ std::int64_t GuestThread::clone_borrowing(const CloneRequest& request, std::atom
   }
   hart().clear_stop();
   set_registers(mine);
+  tracee_.begin_again(hart().state());
   if (debugger != nullptr) debugger->resume_suspended(*this);
   return id;
 }
@@ -602,6 +633,7 @@ std::int64_t GuestThread::clone_carried(const CloneRequest& request) {
   start->request.flags |= CLONE_VFORK;
   start->thread = std::make_unique<GuestThread>(process_, std::move(*processor), mask_);
   start->thread->set_registers(registers());
+  start->thread->tracee_.inherit(tracee_);
   auto* argument = new std::shared_ptr<CarrierStart>(start);
   pthread_t handle{};
   if (::pthread_create(&handle, nullptr, &carrier_main, argument) != 0) {
@@ -619,6 +651,7 @@ void* GuestThread::carrier_main(void* argument) {
   delete static_cast<std::shared_ptr<CarrierStart>*>(argument);
   const std::int64_t child = start->thread->clone_borrowing(start->request, &start->told);
   running_thread = nullptr;
+  trace_area = nullptr;
   if (child < 0) {
     start->told.store(static_cast<pid_t>(child), std::memory_order_release);
     start->told.notify_all();
@@ -632,16 +665,20 @@ std::int64_t GuestThread::fork(const CloneRequest& request) {
                         kCloneClearHandlers;
   const u64 kernels = request.flags & ~kOurs;
   process_.lock_for_fork();
+  tracee_.set_cloning((request.flags & CLONE_VFORK) != 0 ? PTRACE_EVENT_VFORK
+                      : request.exit_signal == SIGCHLD   ? PTRACE_EVENT_FORK
+                                                         : PTRACE_EVENT_CLONE);
   // The C library's own knows how to make its locks usable in the child; with flags it cannot be had.
   const std::int64_t child =
       result(kernels == 0 && request.exit_signal == SIGCHLD
                  ? ::fork()
                  : ::syscall(SYS_clone, kernels | static_cast<u64>(request.exit_signal), 0,
                              process_.pointer(request.pidfd), 0, 0));
+  tracee_.set_cloning(0);
   process_.unlock_after_fork();
   if (child != 0) return child;
   id_ = ::gettid();
-  is_first_ = true;
+  is_first_ = fresh_ = true;
   borrows_ = deaf_ = false;
   held_.store(0);
   process_.keep_only(*this);
@@ -652,6 +689,7 @@ std::int64_t GuestThread::fork(const CloneRequest& request) {
     ::_exit(125);
   }
   begin(request);
+  tracee_.begin(hart().state(), mask_, id_);
   open_mask();
   return kRestart;  // its registers are as they shall be
 }

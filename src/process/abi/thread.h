@@ -17,6 +17,7 @@
 #include "isa/riscv/hart.h"
 #include "process/abi/signal_frame.h"
 #include "process/abi/signals.h"
+#include "process/abi/tracee.h"
 
 namespace doppel::process {
 
@@ -43,6 +44,7 @@ class GuestThread {
   riscv::Hart& hart() { return *processor_->hart; }
   const Engine& engine() const { return *processor_->engine; }
   pid_t id() const { return id_; }
+  Tracee& tracee() { return tracee_; }
   int status() const { return status_; }  // once it has ended
 
   // Makes the calling thread this one, and runs until the guest's thread ends; gives its exit status.
@@ -78,6 +80,7 @@ class GuestThread {
   // --- For the signal handler and host_call().
 
   void file_signal(const siginfo_t& info);
+  void call_for_tracer();
   const std::atomic<std::uint32_t>& signal_waiting() const { return signal_waiting_; }
 
  private:
@@ -111,6 +114,7 @@ class GuestThread {
   bool borrows_ = false;
   // Signals wait on the host: one that ended a borrower in the middle of our work would leave the parent with half of it.
   bool deaf_ = false;
+  bool fresh_ = true;  // has not told of its begin
   bool ended_ = false;
   bool ended_whole_ = false;  // outside the engine
   int status_ = 0;
@@ -119,9 +123,11 @@ class GuestThread {
   std::uint64_t mask_;
   SignalStack stack_{.flags = SS_DISABLE};
   std::optional<siginfo_t> fault_;
-  // Written by the handler while it is zero, read by the thread while it is not.
+  // Bits: `waiting_` was written by the handler, which leaves it alone until it is not; the tracer wants something.
+  static constexpr std::uint32_t kFiled = 1, kCalled = 2;
   std::atomic<std::uint32_t> signal_waiting_{0};
   siginfo_t waiting_{};
+  Tracee tracee_;
   // SIGSEGV and SIGBUS from kill(), which are never blocked on the host: by signal_bit(), with the last of each.
   std::atomic<std::uint64_t> held_{0};
   std::array<siginfo_t, 2> held_info_{};
