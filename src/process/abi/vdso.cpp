@@ -202,7 +202,30 @@ std::vector<std::byte> make_image() {
   const std::uint64_t dynamic_at = image.put(dynamic.data(), dynamic.size());
   image.put_at(kCodeAt, kCode, std::size(kCode));
 
-  const std::uint64_t bytes = kCodeAt + sizeof kCode;
+  // Sections are for debuggers only, which are at a loss where a symbol has none.
+  constexpr std::string_view kSectionNames{"\0.text\0.dynsym\0.dynstr\0.dynamic", 31};
+  constexpr Elf64_Word kTextName = 1, kSymbolsName = 7, kTextsName = 15, kDynamicName = 23,
+                       kTexts = 3;
+  image.skip(kCodeAt + sizeof kCode);
+  const std::uint64_t section_names_at = image.put(kSectionNames.data(), kSectionNames.size() + 1);
+  const std::array<Elf64_Shdr, 6> sections{{
+      {},
+      {.sh_name = kTextName, .sh_type = SHT_PROGBITS, .sh_flags = SHF_ALLOC | SHF_EXECINSTR, .sh_addr = kCodeAt,
+       .sh_offset = kCodeAt, .sh_size = sizeof kCode, .sh_link = 0, .sh_info = 0, .sh_addralign = 4, .sh_entsize = 0},
+      {.sh_name = kSymbolsName, .sh_type = SHT_DYNSYM, .sh_flags = SHF_ALLOC, .sh_addr = symbols_at,
+       .sh_offset = symbols_at, .sh_size = symbols.size() * sizeof symbols[0], .sh_link = kTexts, .sh_info = 1,
+       .sh_addralign = 8, .sh_entsize = sizeof symbols[0]},
+      {.sh_name = kTextsName, .sh_type = SHT_STRTAB, .sh_flags = SHF_ALLOC, .sh_addr = texts_at,
+       .sh_offset = texts_at, .sh_size = texts.size(), .sh_link = 0, .sh_info = 0, .sh_addralign = 1, .sh_entsize = 0},
+      {.sh_name = kDynamicName, .sh_type = SHT_DYNAMIC, .sh_flags = SHF_ALLOC, .sh_addr = dynamic_at,
+       .sh_offset = dynamic_at, .sh_size = sizeof dynamic, .sh_link = kTexts, .sh_info = 0, .sh_addralign = 8,
+       .sh_entsize = sizeof dynamic[0]},
+      {.sh_name = 0, .sh_type = SHT_STRTAB, .sh_flags = 0, .sh_addr = 0, .sh_offset = section_names_at,
+       .sh_size = kSectionNames.size() + 1, .sh_link = 0, .sh_info = 0, .sh_addralign = 1, .sh_entsize = 0},
+  }};
+  const std::uint64_t sections_at = image.put(sections.data(), sections.size());
+
+  const std::uint64_t bytes = image.end();
   const std::array<Elf64_Phdr, 2> headers{{
       {.p_type = PT_LOAD, .p_flags = PF_R | PF_X, .p_offset = 0, .p_vaddr = 0, .p_paddr = 0, .p_filesz = bytes,
        .p_memsz = bytes, .p_align = kPageSize},
@@ -223,7 +246,10 @@ std::vector<std::byte> make_image() {
   header.e_ehsize = sizeof header;
   header.e_phentsize = sizeof(Elf64_Phdr);
   header.e_phnum = headers.size();
+  header.e_shoff = sections_at;
   header.e_shentsize = sizeof(Elf64_Shdr);
+  header.e_shnum = sections.size();
+  header.e_shstrndx = sections.size() - 1;
   image.put_at(0, &header, 1);
   image.put_at(sizeof header, headers.data(), headers.size());
   return image.bytes();
