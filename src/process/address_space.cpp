@@ -131,8 +131,15 @@ void AddressSpace::forget(std::uint64_t start, std::uint64_t end, bool& code) {
 }
 
 void AddressSpace::note(std::uint64_t start, Region region, bool& code) {
-  forget(start, region.end, code);
-  code |= (region.protection & PROT_EXEC) != 0;
+  bool was_code = false;
+  forget(start, region.end, was_code);
+  const bool is_code = (region.protection & PROT_EXEC) != 0;
+  // To the host it is no code. This flag shows it to who looks at us from outside, and is of no other use: a core of
+  // Doppel would show nothing of the guest.
+  if (is_code || was_code) {
+    ::madvise(flat_.host(start), region.end - start, is_code ? MADV_DONTDUMP : MADV_DODUMP);
+  }
+  code |= was_code || is_code;
   const auto alike = [&region](const Region& other) {
     return other.protection == region.protection && other.grows == region.grows && other.file == region.file;
   };
@@ -348,6 +355,7 @@ std::int64_t AddressSpace::advise(std::uint64_t gva, std::uint64_t bytes, int ad
   std::unique_lock lock(mutex_);
   // Elsewhere the reservation would take what nothing has mapped.
   if (!identity() && !covered(gva, gva + bytes)) return -ENOMEM;
+  if (advice == MADV_DONTDUMP || advice == MADV_DODUMP) return covered(gva, gva + bytes) ? 0 : -ENOMEM;
   if (::madvise(flat_.host(gva), bytes, advice) != 0) return -errno;
   bool code = false;
   for (auto at = regions_.upper_bound(gva); at != regions_.begin();) {

@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/auxv.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
@@ -121,6 +122,13 @@ static void nap(int milliseconds) {
 // --- New programs.
 
 static char* self;
+
+static void wait_for_ever(void) {
+  for (;;) {
+    shared->count = shared->count + 1;
+    nap(1);
+  }
+}
 
 static void exec_self(void) { execl(self, self, "seven", NULL); }
 
@@ -343,6 +351,46 @@ static void values(void) {
   set_registers(pid, r);
   go_on(PTRACE_CONT, pid, 0);
 #endif
+  wait_for("end", pid);
+}
+
+// What /proc shows of another process.
+static void maps(void) {
+  char* const code = mmap(NULL, 3 * 4096, PROT_READ | PROT_WRITE | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  mprotect(code + 4096, 4096, PROT_READ);
+  mprotect(code + 2 * 4096, 4096, PROT_NONE);
+  int local;
+  const pid_t pid = start(wait_for_ever, 0);
+  const void* const places[] = {(void*)&maps, (void*)&global, code, code + 4096, code + 2 * 4096, &local};
+  static const char* const files[] = {"maps", "smaps", "task/%d/maps"};
+  for (int i = 0; i < 3; ++i) {
+    char path[64], name[32], line[512];
+    snprintf(name, sizeof name, files[i], pid);
+    snprintf(path, sizeof path, "/proc/%d/%s", pid, name);
+    FILE* const file = fopen(path, "r");
+    unsigned long from, to;
+    char protection[8];
+    int stack = 0, vdso = 0;
+    while (fgets(line, sizeof line, file) != NULL) {
+      if (sscanf(line, "%lx-%lx %7s", &from, &to, protection) != 3) continue;
+      stack |= strstr(line, "[stack]") != NULL;
+      vdso |= strstr(line, "[vdso]") != NULL && strcmp(protection, "r-xp") == 0;
+      for (unsigned j = 0; j < sizeof places / sizeof places[0]; ++j) {
+        const unsigned long place = (uintptr_t)places[j];
+        if (from <= place && place < to) printf("%d:%s ", j, protection);
+      }
+    }
+    printf("%d %d\n", stack, vdso);
+    fclose(file);
+  }
+  munmap(code, 3 * 4096);
+  // Debuggers look for its symbols in sections.
+  const Elf64_Ehdr* const vdso = (void*)getauxval(AT_SYSINFO_EHDR);
+  const Elf64_Shdr* const sections = (void*)((char*)vdso + vdso->e_shoff);
+  for (int i = 0; i < vdso->e_shnum; ++i) {
+    if (sections[i].sh_type == SHT_DYNSYM) printf("symbols of %d bytes each\n", (int)sections[i].sh_entsize);
+  }
+  kill(pid, SIGKILL);
   wait_for("end", pid);
 }
 
@@ -693,13 +741,6 @@ static void count_up(void) {
   for (;;) shared->count = shared->count + 1;
 }
 
-static void wait_for_ever(void) {
-  for (;;) {
-    shared->count = shared->count + 1;
-    nap(1);
-  }
-}
-
 static void listens(void (*body)(void)) {
   shared->count = 0;
   fflush(stdout);
@@ -791,7 +832,7 @@ int main(int count, char** arguments) {
   static const struct {
     const char* name;
     void (*run)(void);
-  } parts[] = {{"exec", execs},           {"calls", calls},   {"interrupted", interrupted_call}, {"values", values},
+  } parts[] = {{"exec", execs},           {"calls", calls},   {"interrupted", interrupted_call}, {"values", values}, {"maps", maps},
                {"breakpoints", breakpoints}, {"signals", signals}, {"jobs", jobs},                 {"others", others},
                {"thread execs", thread_execs}, {"attach", attaches}, {"seize", seizes},            {"kill", kills}};
   for (unsigned i = 0; i < sizeof parts / sizeof parts[0]; ++i) {

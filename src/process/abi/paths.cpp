@@ -18,6 +18,7 @@
 
 #include "base/unique_fd.h"
 #include "process/abi/linux_process.h"
+#include "process/abi/proc_maps.h"
 #include "process/abi/system_calls.h"
 
 namespace doppel::process {
@@ -55,54 +56,17 @@ struct CloseFile {
   void operator()(std::FILE* file) const { std::fclose(file); }
 };
 
-// The host's account of our mappings, of which only those of the guest are shown, as the guest mapped them.
-std::string mappings(const LinuxProcess& process, bool details) {
-  const std::unique_ptr<std::FILE, CloseFile> host(std::fopen(details ? "/proc/self/smaps" : "/proc/self/maps", "re"));
-  if (host == nullptr) return {};
-  const AddressSpace& space = process.address_space();
-  const auto base = reinterpret_cast<std::uint64_t>(space.flat().base);
-  const auto regions = space.mappings();
-  const auto [heap_start, heap_end] = space.break_range();
-  std::string text;
-  std::array<char, 8192> line;
-  bool shown = false;
-  while (std::fgets(line.data(), line.size(), host.get()) != nullptr) {
-    std::uint64_t start = 0, end = 0, offset = 0;
-    std::array<char, 8> protection{};
-    int device_at = 0, name_at = 0;
-    if (std::sscanf(line.data(), "%" SCNx64 "-%" SCNx64 " %7s %" SCNx64 " %n%*s %*s%n", &start, &end, protection.data(),
-                    &offset, &device_at, &name_at) < 4 || name_at == 0) {
-      if (shown && std::strncmp(line.data(), "VmFlags:", 8) != 0) text += line.data();
-      continue;
-    }
-    shown = false;
-    if (end <= base || start >= base + AddressSpace::kSizeBytes) continue;
-    start -= base;
-    end -= base;
-    const std::string_view device(line.data() + device_at, static_cast<std::size_t>(name_at - device_at));
-    std::string_view name(line.data() + name_at);
-    while (!name.empty() && (name.front() == ' ' || name.back() == '\n')) {
-      name.front() == ' ' ? name.remove_prefix(1) : name.remove_suffix(1);
-    }
-    for (auto region : regions) {
-      // A stack may have grown since it was last looked at.
-      if (region.grows && region.end == end) region.start = std::min(region.start, start);
-      const std::uint64_t from = std::max(start, region.start), to = std::min(end, region.end);
-      if (from >= to) continue;
-      std::string_view label = name.starts_with('[') && !name.starts_with("[anon") ? std::string_view{} : name;
-      if (name.empty() && from >= heap_start && to <= heap_end) label = "[heap]";
-      if (region.grows) label = "[stack]";
-      std::string row = fmt::format("{:08x}-{:08x} {}{}{}{} {:08x} {}", from, to,
-                                    (region.protection & PROT_READ) != 0 ? 'r' : '-',
-                                    (region.protection & PROT_WRITE) != 0 ? 'w' : '-',
-                                    (region.protection & PROT_EXEC) != 0 ? 'x' : '-', protection[3],
-                                    device.starts_with("00:00 0") ? 0 : offset + (from - start), device);
-      if (!label.empty()) row = fmt::format("{:<72} {}", row, label);
-      text += row + '\n';
-      shown = true;
-    }
-  }
-  return text;
+// "maps" of another process, and which one, for a path as own_entry() has it.
+std::string_view other_entry(std::string_view path, pid_t& pid) {
+  if (!take(path, kProc) || !take_number(path, pid)) return {};
+  if (take(path, "task/") && !take_number(path, pid)) return {};
+  return path;
+}
+
+bool is_doppel(pid_t pid) {
+  struct stat ours {}, theirs {};
+  return ::stat("/proc/self/exe", &ours) == 0 && ::stat(fmt::format("/proc/{}/exe", pid).c_str(), &theirs) == 0 &&
+         ours.st_ino == theirs.st_ino && ours.st_dev == theirs.st_dev;
 }
 
 std::string processors() {
@@ -131,15 +95,10 @@ std::int64_t descriptor_of(const std::string& text, int flags) {
 std::optional<std::string> program_link(const LinuxProcess& process, const std::string& path) {
   if (!path.ends_with("/exe")) return std::nullopt;
   if (own_entry(path) == "exe") return process.image().path;
-  std::string_view rest = path;
-  int pid = 0;
-  if (!take(rest, kProc) || !take_number(rest, pid) || rest != "exe") return std::nullopt;
-  struct stat ours {}, theirs {};
-  if (::stat("/proc/self/exe", &ours) != 0 || ::stat(path.c_str(), &theirs) != 0 || ours.st_ino != theirs.st_ino ||
-      ours.st_dev != theirs.st_dev) {
-    return std::nullopt;
-  }
-  // Another Doppel: the program is the first file in its memory, as its interpreter lies higher.
+  pid_t pid = 0;
+  if (other_entry(path, pid) != "exe") return std::nullopt;
+  if (!is_doppel(pid)) return std::nullopt;
+  // The program is the first file in its memory, as its interpreter lies higher.
   const std::unique_ptr<std::FILE, CloseFile> maps(std::fopen(fmt::format("/proc/{}/maps", pid).c_str(), "re"));
   std::array<char, 8192> line;
   while (maps != nullptr && std::fgets(line.data(), line.size(), maps.get()) != nullptr) {
@@ -185,8 +144,13 @@ std::optional<pid_t> memory_owner(const std::string& path) {
 
 std::optional<std::int64_t> open_view(const LinuxProcess& process, const std::string& path, int flags) {
   const std::string_view entry = own_entry(path);
-  if (entry == "maps") return descriptor_of(mappings(process, false), flags);
-  if (entry == "smaps") return descriptor_of(mappings(process, true), flags);
+  if (entry == "maps") return descriptor_of(own_mappings(process, false), flags);
+  if (entry == "smaps") return descriptor_of(own_mappings(process, true), flags);
+  pid_t pid = 0;
+  const std::string_view other = other_entry(path, pid);
+  if ((other == "maps" || other == "smaps") && is_doppel(pid)) {
+    return descriptor_of(mappings_of(pid, other == "smaps"), flags);
+  }
   if (path == "/proc/cpuinfo") return descriptor_of(processors(), flags);
   return std::nullopt;
 }
