@@ -68,14 +68,12 @@ std::int64_t do_waitid(LinuxProcess& p, const Arguments& a) {
   const auto put = [&](std::int64_t result) -> std::int64_t {
     return a[2] == 0 || p.put(a[2], info) ? result : -EFAULT;
   };
-  if ((a[3] & WSTOPPED) != 0) {
-    if (const auto waiting = p.tracer().take_waiting(as_pid(a[0], a[1]), keeps)) {
-      info.si_signo = SIGCHLD;
-      info.si_code = CLD_TRAPPED;
-      info.si_pid = waiting->id;
-      info.si_status = waiting->code;
-      return put(0);
-    }
+  if (const auto waiting = p.tracer().take_waiting(as_pid(a[0], a[1]), keeps)) {
+    info.si_signo = SIGCHLD;
+    info.si_code = CLD_TRAPPED;
+    info.si_pid = waiting->id;
+    info.si_status = waiting->code;
+    return put(0);
   }
   for (;;) {
     const auto wait = [&](u64 options) {

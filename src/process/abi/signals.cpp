@@ -174,6 +174,12 @@ std::uint64_t host_mask() {
   return mask;
 }
 
+std::uint64_t exchange_host_mask(std::uint64_t mask) {
+  std::uint64_t before = 0;
+  ::syscall(SYS_rt_sigprocmask, SIG_SETMASK, &mask, &before, sizeof mask);
+  return before;
+}
+
 void set_host_mask(std::uint64_t mask) {
   ::syscall(SYS_rt_sigprocmask, SIG_SETMASK, &mask, nullptr, sizeof mask);
 }

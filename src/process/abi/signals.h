@@ -69,6 +69,7 @@ class SignalActions {
 // The mask of the calling host thread, all signals included.
 std::uint64_t host_mask();
 void set_host_mask(std::uint64_t mask);
+std::uint64_t exchange_host_mask(std::uint64_t mask);  // gives the one before
 // All but our own.
 inline void block_host_signals() { set_host_mask(~kOwnSignals); }
 

@@ -75,17 +75,14 @@ void Tracee::called_from_handler() {
 
 void Tracee::stand(TraceStop stop) {
   const std::uint64_t guest_mask = *area_.mask;
-  const std::uint64_t mask = host_mask();
-  set_host_mask(~kOwnSignals);
+  const std::uint64_t mask = exchange_host_mask(~kOwnSignals);
   area_.stop = stop;
   area_.answer = 0;
   area_.answer_has_info = 0;
   siginfo_t info{};
   info.si_signo = kTraceSignal;
   info.si_code = kTraceStops;
-  info.si_pid = ::getpid();
-  info.si_uid = ::getuid();
-  if (doppel_queue_signal(::getpid(), ::gettid(), kTraceSignal, &info) != 0) called_from_handler();
+  if (doppel_queue_signal(area_.process, area_.id, kTraceSignal, &info) != 0) called_from_handler();
   // What is behind this was written by another process, or our handler.
   std::atomic_signal_fence(std::memory_order_seq_cst);
   area_.stop = TraceStop::kNone;

@@ -311,6 +311,7 @@ void Tracer::began_child(const Record& parent, pid_t child, bool helper) {
 // The host is about to start a program, and nothing of it has run.
 void Tracer::note_exec(Record& r, pid_t id) {
   r.area = 0;
+  r.knows_tracer = false;
   r.later.clear();
   r.base = executable_base(id);
   r.foreign = r.base == 0;
@@ -349,9 +350,10 @@ std::optional<Tracer::Waiting> Tracer::take_waiting(pid_t pid, bool keep) {
 // --- Going on.
 
 std::int64_t Tracer::go_on(Record& r, pid_t id, bool shows_calls, int signal) {
-  if (r.area != 0) {
-    put_remote(id, r.area + offsetof(TraceArea, shows_calls), std::uint32_t{shows_calls});
-    put_remote(id, r.area + offsetof(TraceArea, traced), std::uint32_t{1});
+  if (r.area != 0 && (!r.knows_tracer || r.shows_calls != shows_calls)) {
+    r.knows_tracer = put_remote(id, r.area + offsetof(TraceArea, shows_calls), std::uint32_t{shows_calls}) &&
+                     put_remote(id, r.area + offsetof(TraceArea, traced), std::uint32_t{1});
+    r.shows_calls = shows_calls;
   }
   const auto host_go_on = [&](int passed) {
     r.stop = Stop::kNone;
@@ -360,7 +362,7 @@ std::int64_t Tracer::go_on(Record& r, pid_t id, bool shows_calls, int signal) {
   switch (r.stop) {
     case Stop::kNone: return -ESRCH;
     case Stop::kOwn:
-      put_remote(id, r.area + offsetof(TraceArea, answer), signal);
+      if (signal != 0) put_remote(id, r.area + offsetof(TraceArea, answer), signal);
       wish_next(r, id);
       return host_go_on(0);
     case Stop::kHost:
@@ -430,7 +432,6 @@ std::int64_t Tracer::listen(Record& r, pid_t id) {
     return done;
   }
   // It stands by itself, and is to stand as its process does.
-  put_remote(id, r.area + offsetof(TraceArea, answer), 0);
   r.listens = true;
   trace_host(PTRACE_INTERRUPT, id, 0, nullptr);
   r.stop = Stop::kNone;

@@ -73,6 +73,8 @@ class Tracer {
     bool foreign = false;    // no process of Doppel's
     bool has_options = false;
     bool listens = false;
+    bool knows_tracer = false;  // what TraceArea has of us is as we last wanted it:
+    bool shows_calls = false;
     std::uint64_t options = 0;  // the guest's
     std::uint64_t base = 0;     // of the executable, there
     std::uint64_t area = 0;     // of the TraceArea, there

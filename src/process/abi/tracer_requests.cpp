@@ -298,18 +298,19 @@ std::int64_t Tracer::call_info(Record& r, pid_t id, std::uint64_t bytes, std::ui
     stop = TraceStop::kCallEntry;
     shown.in_call = true;
   }
-  auto guest = read_guest(id, *area, {.in_call = false});
-  if (!guest) return -EIO;
-  info.pc = guest->general[0] + (shown.in_call ? 4 : 0);
-  info.sp = guest->general[2];
+  std::array<std::uint64_t, 18> x{};  // up to a7
+  const auto pc = get_remote<std::uint64_t>(id, remote(area->pc));
+  if (!pc || !read_remote(id, remote(area->x), x.data(), sizeof x)) return -EIO;
+  info.pc = *pc + (shown.in_call ? 4 : 0);
+  info.sp = x[2];
   const bool tells = (r.options & kSysGood) != 0;
   if (stop == TraceStop::kCallEntry && tells) {
     info.op = PTRACE_SYSCALL_INFO_ENTRY;
     if (r.stop == Stop::kOwn) {
       info.entry = {area->number, area->arguments};
     } else {
-      info.entry.number = r.host_result == kRestartBlock ? kRestartSyscall : guest->general[17];
-      for (unsigned i = 0; i < info.entry.arguments.size(); ++i) info.entry.arguments[i] = guest->general[10 + i];
+      info.entry.number = r.host_result == kRestartBlock ? kRestartSyscall : x[17];
+      for (unsigned i = 0; i < info.entry.arguments.size(); ++i) info.entry.arguments[i] = x[10 + i];
     }
     size_bytes = sizeof info;
   } else if (stop == TraceStop::kCallExit && tells) {
