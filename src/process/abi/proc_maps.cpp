@@ -50,11 +50,13 @@ std::optional<Mapping> parse(const char* line) {
 }
 
 std::string row(const Mapping& mapping, std::uint64_t from, std::uint64_t to, int protection, std::string_view label) {
+  // The vDSO's pages are no file's, whatever they are to the host.
+  const bool is_file = !label.starts_with("[v") && !mapping.device.starts_with("00:00 0");
   const std::string text =
       fmt::format("{:08x}-{:08x} {}{}{}{} {:08x} {}", from, to, (protection & PROT_READ) != 0 ? 'r' : '-',
                   (protection & PROT_WRITE) != 0 ? 'w' : '-', (protection & PROT_EXEC) != 0 ? 'x' : '-',
-                  mapping.protection[3], mapping.device.starts_with("00:00 0") ? 0 : mapping.offset + (from - mapping.start),
-                  mapping.device);
+                  label.starts_with("[v") ? 'p' : mapping.protection[3],
+                  is_file ? mapping.offset + (from - mapping.start) : 0, is_file ? mapping.device : "00:00 0");
   return (label.empty() ? text : fmt::format("{:<72} {}", text, label)) + '\n';
 }
 
