@@ -366,6 +366,36 @@ static void in_proc(const char* self) {
   }
   fclose(maps);
   printf("program %d, stack %d, heap %d, wrong %d\n", program, stack, heap, wrong);
+  // The same by other ways.
+  char here_was[PATH_MAX];
+  getcwd(here_was, sizeof here_was);
+  const int folder = open("/proc/self", O_RDONLY | O_DIRECTORY);
+  char by_descriptor[64];
+  snprintf(by_descriptor, sizeof by_descriptor, "/proc/self/fd/%d/maps", folder);
+  chdir("/proc/self/task");
+  static const char* const ways[] = {"maps", NULL, "../maps", "/proc/self/./task/../maps", "/proc/../proc/self/maps"};
+  for (int i = 0; i < 5; ++i) {
+    const int fd = i == 0 ? openat(folder, ways[i], O_RDONLY) : open(ways[i] ? ways[i] : by_descriptor, O_RDONLY);
+    maps = fdopen(fd, "r");
+    while (fgets(line, sizeof line, maps)) {
+      if (strstr(line, real) && strstr(line, " r-xp ")) printf("way %d\n", i);
+    }
+    fclose(maps);
+  }
+  chdir("/proc");
+  memset(link, 0, sizeof link);
+  say("readlink", readlinkat(folder, "exe", link, sizeof link) == (ssize_t)strlen(real));
+  printf("%d\n", strcmp(link, real) == 0);
+  stat(real, &a);
+  fstatat(folder, "exe", &b, 0);
+  printf("%d\n", a.st_ino == b.st_ino);
+  stat("self/exe", &b);
+  printf("%d\n", a.st_ino == b.st_ino);
+  say("exe of a file", readlinkat(folder, "maps/exe", link, sizeof link));
+  say("exe of nothing", open("self/fd/999/exe", O_RDONLY));
+  say("exe of no directory", openat(999, "exe", O_RDONLY));
+  close(folder);
+  chdir(here_was);
   FILE* file = fopen("/proc/self/cmdline", "r");
   fread(line, 1, sizeof line, file);
   fclose(file);

@@ -52,66 +52,62 @@ std::int64_t do_fstat(LinuxProcess& p, const Arguments& a) {
 }
 
 // What a call that may look at a link itself sees of another path.
-u64 path_for(const LinuxProcess& p, u64 gva, u64 flags, std::optional<std::string>& other) {
-  if ((flags & AT_SYMLINK_NOFOLLOW) == 0) other = other_path(p, gva);
+u64 path_for(const LinuxProcess& p, u64 directory, u64 gva, u64 flags, std::optional<std::string>& other) {
+  if ((flags & AT_SYMLINK_NOFOLLOW) == 0) other = other_path(p, static_cast<int>(directory), gva);
   return reinterpret_cast<u64>(other ? other->c_str() : p.pointer(gva));
 }
 
 std::int64_t do_newfstatat(LinuxProcess& p, const Arguments& a) {
   struct stat s {};
   std::optional<std::string> other;
-  const u64 path = path_for(p, a[1], a[3], other);
+  const u64 path = path_for(p, a[0], a[1], a[3], other);
   const std::int64_t r = host_call(SYS_newfstatat, a[0], path, reinterpret_cast<u64>(&s), a[3]);
   return r != 0 ? r : put_stat(p, a[2], s);
 }
 
 std::int64_t do_statx(LinuxProcess& p, const Arguments& a) {
   std::optional<std::string> other;
-  return host_call(SYS_statx, a[0], path_for(p, a[1], a[2], other), a[2], a[3], reinterpret_cast<u64>(p.pointer(a[4])));
+  return host_call(SYS_statx, a[0], path_for(p, a[0], a[1], a[2], other), a[2], a[3],
+                   reinterpret_cast<u64>(p.pointer(a[4])));
 }
 
 std::int64_t do_faccessat2(LinuxProcess& p, const Arguments& a) {
   std::optional<std::string> other;
-  return host_call(SYS_faccessat2, a[0], path_for(p, a[1], a[3], other), a[2], a[3]);
+  return host_call(SYS_faccessat2, a[0], path_for(p, a[0], a[1], a[3], other), a[2], a[3]);
 }
 
-std::int64_t open_as(LinuxProcess& p, u64 path, int flags, auto&& host) {
-  const auto head = p.get<std::array<char, 5>>(path);
-  if (head && std::memcmp(head->data(), "/proc", head->size()) == 0) {
-    if (const auto text = text_at(p, path)) {
-      if (const auto view = open_view(p, *text, flags)) return *view;
-      if (const auto owner = memory_owner(*text); owner && (flags & O_ACCMODE) != O_RDONLY) {
-        const std::int64_t fd = host(reinterpret_cast<u64>(text->c_str()));
-        if (fd >= 0) p.tracer().opened_memory(static_cast<int>(fd), *owner);
-        return fd;
-      }
+std::int64_t open_as(LinuxProcess& p, u64 directory, u64 path, int flags, auto&& host) {
+  const auto name = proc_path(p, static_cast<int>(directory), path);
+  if (name) {
+    if (const auto view = open_view(p, *name, flags)) return *view;
+    if (const auto owner = memory_owner(*name); owner && (flags & O_ACCMODE) != O_RDONLY) {
+      const std::int64_t fd = host(reinterpret_cast<u64>(name->c_str()));
+      if (fd >= 0) p.tracer().opened_memory(static_cast<int>(fd), *owner);
+      return fd;
     }
   }
-  const auto other = other_path(p, path);
+  const auto other = name ? program_link(p, *name) : library_path(p, path);
   return host(reinterpret_cast<u64>(other ? other->c_str() : p.pointer(path)));
 }
 
 std::int64_t do_openat(LinuxProcess& p, const Arguments& a) {
-  return open_as(p, a[1], static_cast<int>(a[2]),
+  return open_as(p, a[0], a[1], static_cast<int>(a[2]),
                  [&](u64 path) { return host_call(SYS_openat, a[0], path, a[2], a[3]); });
 }
 
 std::int64_t do_openat2(LinuxProcess& p, const Arguments& a) {
   const auto how = a[3] >= sizeof(open_how) ? p.get<open_how>(a[2]) : std::nullopt;
-  return open_as(p, a[1], how ? static_cast<int>(how->flags) : 0, [&](u64 path) {
+  return open_as(p, a[0], a[1], how ? static_cast<int>(how->flags) : 0, [&](u64 path) {
     return host_call(SYS_openat2, a[0], path, reinterpret_cast<u64>(p.pointer(a[2])), a[3]);
   });
 }
 
 std::int64_t do_readlinkat(LinuxProcess& p, const Arguments& a) {
-  const auto head = p.get<std::array<char, 5>>(a[1]);
-  if (head && std::memcmp(head->data(), "/proc", head->size()) == 0) {
-    const auto text = text_at(p, a[1]);
-    if (const auto program = text ? program_link(p, *text) : std::nullopt) {
-      if (static_cast<int>(a[3]) <= 0) return -EINVAL;
-      const u64 bytes = std::min<u64>(program->size(), a[3]);
-      return p.write(a[2], program->data(), bytes) ? static_cast<std::int64_t>(bytes) : -EFAULT;
-    }
+  const auto path = proc_path(p, static_cast<int>(a[0]), a[1]);
+  if (const auto program = path ? program_link(p, *path) : std::nullopt) {
+    if (static_cast<int>(a[3]) <= 0) return -EINVAL;
+    const u64 bytes = std::min<u64>(program->size(), a[3]);
+    return p.write(a[2], program->data(), bytes) ? static_cast<std::int64_t>(bytes) : -EFAULT;
   }
   return host_call(SYS_readlinkat, a[0], reinterpret_cast<u64>(p.pointer(a[1])),
                    reinterpret_cast<u64>(p.pointer(a[2])), a[3]);

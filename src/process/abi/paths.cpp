@@ -5,11 +5,14 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <cerrno>
 #include <charconv>
 #include <cinttypes>
+#include <climits>
 #include <cstdio>
+#include <cstdlib>
 #include <cstring>
 #include <memory>
 #include <string_view>
@@ -116,17 +119,40 @@ std::optional<std::string> program_link(const LinuxProcess& process, const std::
   return std::nullopt;
 }
 
-std::optional<std::string> other_path(const LinuxProcess& p, u64 gva) {
-  const std::string& prefix = p.options().program.library_prefix;
+std::optional<std::string> proc_path(const LinuxProcess& p, int directory, u64 gva) {
   // Most paths are of no interest, and their first bytes tell.
-  if (const auto head = p.get<std::array<char, 6>>(gva); head) {
-    const std::string_view start(head->data(), head->size());
-    if (start != kProc && (prefix.empty() || start[0] != '/')) return std::nullopt;
-  }
+  const auto head = p.get<std::array<char, 6>>(gva);
+  if (head && head->front() == '/' && std::string_view(head->data(), head->size()) != kProc) return std::nullopt;
   auto path = text_at(p, gva);
-  if (!path || path->empty() || path->front() != '/') return std::nullopt;
-  if (auto program = program_link(p, *path)) return program;
-  if (prefix.empty() || path->starts_with(kProc)) return std::nullopt;
+  if (!path || path->empty()) return std::nullopt;
+  const std::size_t slash = path->rfind('/');
+  const std::string name = path->substr(slash + 1);
+  constexpr std::array<std::string_view, 5> kViews{"cpuinfo", "exe", "maps", "mem", "smaps"};
+  if (std::ranges::find(kViews, name) == kViews.end()) return std::nullopt;
+  if (path->front() != '/') {
+    const std::string from = directory == AT_FDCWD ? "/proc/self/cwd/" : fmt::format("/proc/self/fd/{}/", directory);
+    path = from + *path;
+  } else if (own_entry(*path) == name) {
+    return path;
+  }
+  // Whichever way it leads there: by descriptors, other links, dots.
+  std::array<char, PATH_MAX> folder;
+  if (::realpath(path->substr(0, path->rfind('/') + 1).c_str(), folder.data()) == nullptr) return std::nullopt;
+  std::string found = fmt::format("{}/{}", folder.data(), name);
+  if (!found.starts_with(kProc)) return std::nullopt;
+  return found;
+}
+
+std::optional<std::string> other_path(const LinuxProcess& p, int directory, u64 gva) {
+  const auto path = proc_path(p, directory, gva);
+  return path ? program_link(p, *path) : library_path(p, gva);
+}
+
+std::optional<std::string> library_path(const LinuxProcess& p, u64 gva) {
+  const std::string& prefix = p.options().program.library_prefix;
+  if (prefix.empty()) return std::nullopt;
+  const auto path = text_at(p, gva);
+  if (!path || path->empty() || path->front() != '/' || path->starts_with(kProc)) return std::nullopt;
   std::string prefixed = prefix + *path;
   if (::access(prefixed.c_str(), F_OK) != 0) return std::nullopt;
   return prefixed;

@@ -1,5 +1,6 @@
 #include "process/abi/system_calls.h"
 
+#include <fcntl.h>
 #include <unistd.h>
 
 #include <atomic>
@@ -51,8 +52,9 @@ std::int64_t carry_out(LinuxProcess& process, const Row& row, const Arguments& a
   }
   if (row.paths == 0) return pass_on(row, a);
   std::array<std::optional<std::string>, 6> others;
+  const auto directory = [&](unsigned path) { return path == 0 ? AT_FDCWD : static_cast<int>(arguments[path - 1]); };
   for (unsigned i = 0; i < a.size(); ++i) {
-    if ((row.paths >> i & 1) != 0 && (others[i] = other_path(process, arguments[i]))) {
+    if ((row.paths >> i & 1) != 0 && (others[i] = other_path(process, directory(i), arguments[i]))) {
       a[i] = reinterpret_cast<u64>(others[i]->c_str());
     }
   }
