@@ -16,12 +16,13 @@ _doppel() {
         --engine) mapfile -t COMPREPLY < <(compgen -W 'translate interpret' -- "$current"); return ;;
         --log-level) mapfile -t COMPREPLY < <(compgen -W 'debug info warning error off' -- "$current"); return ;;
         --root | --cwd | --code-cache) mapfile -t COMPREPLY < <(compgen -d -- "$current"); return ;;
+        --address-bits) mapfile -t COMPREPLY < <(compgen -W '39 48 57' -- "$current"); return ;;
         --cpu) mapfile -t COMPREPLY < <(compgen -W rva22 -- "$current"); return ;;
         esac
         case $current in
         -*) mapfile -t COMPREPLY < <(compgen -W '--help --root --bind -L --env --unset --cwd --argv0
-            --engine --cpu --code-cache --strace --gdb --stats --log --log-level --trace
-            --perf-map' -- "$current") ;;
+            --engine --cpu --address-bits --code-cache --strace --gdb --stats --log --log-level
+            --trace --perf-map' -- "$current") ;;
         *) mapfile -t COMPREPLY < <(compgen -f -- "$current") ;;
         esac
         return

@@ -25,7 +25,7 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   DOPPEL_FUZZ_CHECK(image->arguments_end - image->arguments_start == sizeof "program" + sizeof "argument");
   for (const auto& mapping : (*space)->mappings()) {
     DOPPEL_FUZZ_CHECK(mapping.start >= AddressSpace::kLowest && mapping.start < mapping.end);
-    DOPPEL_FUZZ_CHECK(mapping.end <= AddressSpace::kSizeBytes);
+    DOPPEL_FUZZ_CHECK(mapping.end <= AddressSpace::kLowBytes);
   }
   return 0;
 }

@@ -64,7 +64,7 @@ std::uint64_t argument(doppel::fuzz::Input& input) {
       case 0: return 0;
       case 1: return 0x100000;             // mapped
       case 2: return 0x110000;             // just behind
-      case 3: return AddressSpace::kSizeBytes;
+      case 3: return AddressSpace::kLowBytes;
       case 4: return ~std::uint64_t{0};
       case 5: return reinterpret_cast<std::uint64_t>(&kCalls);  // ours
       case 6: return input.take<std::uint64_t>();
@@ -89,7 +89,7 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   }();
   // Each input finds the same: the program's pages, and nothing else.
   AddressSpace& space = process->space();
-  space.unmap(AddressSpace::kLowest, AddressSpace::kSizeBytes - AddressSpace::kLowest);
+  space.unmap(AddressSpace::kLowest, AddressSpace::kLowBytes - AddressSpace::kLowest);
   constexpr int kHere = MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED;
   DOPPEL_FUZZ_CHECK(space.map(0x100000, 0x10000, PROT_READ | PROT_WRITE, kHere, -1, 0) > 0);
   doppel::fuzz::Input input(data, size);

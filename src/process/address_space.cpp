@@ -29,27 +29,37 @@ int host_protection(int guest) {
 
 std::uint64_t pages(std::uint64_t bytes) { return align_down(bytes + kPageSize - 1, kPageSize); }
 
-// Whether the host has nothing below kSizeBytes. It never places anything there by itself.
+// Whether the host has nothing below kLowBytes. It never places anything there by itself.
 bool low_addresses_are_free() {
   void* const wanted = reinterpret_cast<void*>(AddressSpace::kLowest);
-  constexpr std::uint64_t kBytes = AddressSpace::kSizeBytes - AddressSpace::kLowest;
+  constexpr std::uint64_t kBytes = AddressSpace::kLowBytes - AddressSpace::kLowest;
   void* const got = ::mmap(wanted, kBytes, PROT_NONE, kReserve | MAP_FIXED_NOREPLACE, -1, 0);
   if (got == MAP_FAILED) return errno == ENOMEM;  // a limit on the size of the process: only that was in the way
   ::munmap(got, kBytes);
   return got == wanted;
 }
 
+// Whether the host would map something in the upper half of so large a space.
+bool host_has(unsigned bits) {
+  void* const wanted = reinterpret_cast<void*>((std::uint64_t{1} << (bits - 1)) - (std::uint64_t{1} << 40));
+  void* const got = ::mmap(wanted, kPageSize, PROT_NONE, kReserve | MAP_FIXED_NOREPLACE, -1, 0);
+  if (got != MAP_FAILED) ::munmap(got, kPageSize);
+  return got == wanted || (got == MAP_FAILED && errno == EEXIST);
+}
+
 }  // namespace
 
-Result<std::unique_ptr<AddressSpace>> AddressSpace::create(Place place) {
+Result<std::unique_ptr<AddressSpace>> AddressSpace::create(Place place, unsigned bits) {
   std::unique_ptr<AddressSpace> space(new AddressSpace);
+  if (bits > kLeastBits && !host_has(bits)) return fail("programs of this host have less than {} bits of address", bits);
   if (place == Place::kIdentity && low_addresses_are_free()) {
-    space->flat_ = {nullptr, kSizeBytes};
+    space->flat_ = {nullptr, std::uint64_t{1} << (bits - 1)};
     return space;
   }
-  void* const start = ::mmap(nullptr, kGuardBytes + kSizeBytes + kGuardBytes, PROT_NONE, kReserve, -1, 0);
+  if (bits > kLeastBits) return fail("this host has no room for a program with {} bits of address", bits);
+  void* const start = ::mmap(nullptr, kGuardBytes + kLowBytes + kGuardBytes, PROT_NONE, kReserve, -1, 0);
   if (start == MAP_FAILED) return fail_errno(errno, "cannot reserve the guest's address space");
-  space->flat_ = {static_cast<std::byte*>(start) + kGuardBytes, kSizeBytes};
+  space->flat_ = {static_cast<std::byte*>(start) + kGuardBytes, kLowBytes};
   return space;
 }
 
@@ -57,7 +67,7 @@ AddressSpace::~AddressSpace() {
   if (identity()) {
     for (const auto& [start, region] : regions_) ::munmap(flat_.host(start), region.end - start);
   } else {
-    ::munmap(flat_.base - kGuardBytes, kGuardBytes + kSizeBytes + kGuardBytes);
+    ::munmap(flat_.base - kGuardBytes, kGuardBytes + kLowBytes + kGuardBytes);
   }
 }
 
@@ -159,6 +169,17 @@ void AddressSpace::note(std::uint64_t start, Region region, bool& code) {
 }
 
 bool AddressSpace::release(std::uint64_t start, std::uint64_t bytes) {
+  if (start + bytes > kLowBytes) {
+    // Only what is the guest's.
+    bool done = true;
+    auto at = regions_.upper_bound(start);
+    if (at != regions_.begin()) --at;
+    for (; at != regions_.end() && at->first < start + bytes; ++at) {
+      const std::uint64_t from = std::max(start, at->first), to = std::min(start + bytes, at->second.end);
+      if (from < to) done &= ::munmap(flat_.host(from), to - from) == 0;
+    }
+    return done;
+  }
   if (identity()) return ::munmap(flat_.host(start), bytes) == 0;
   return ::mmap(flat_.host(start), bytes, PROT_NONE, kReserve | MAP_FIXED, -1, 0) != MAP_FAILED;
 }
@@ -178,9 +199,48 @@ bool AddressSpace::is_free(std::uint64_t start, std::uint64_t bytes) const {
   return next == regions_.begin() || (--next)->second.end <= start;
 }
 
+bool AddressSpace::claim(std::uint64_t start, std::uint64_t bytes) const {
+  const std::uint64_t end = start + bytes;
+  if (end <= kLowBytes) return true;
+  for (std::uint64_t from = std::max(start, kLowBytes); from < end;) {
+    const Region* region = region_at(from);
+    if (region != nullptr) {
+      from = region->end;
+      continue;
+    }
+    const auto next = regions_.upper_bound(from);
+    const std::uint64_t to = next == regions_.end() ? end : std::min(end, next->first);
+    void* const got = ::mmap(flat_.host(from), to - from, PROT_NONE, kReserve | MAP_FIXED_NOREPLACE, -1, 0);
+    if (got == MAP_FAILED) {
+      disclaim(start, from);
+      return false;
+    }
+    from = to;
+  }
+  return true;
+}
+
+void AddressSpace::disclaim(std::uint64_t start, std::uint64_t end) const {
+  for (std::uint64_t from = std::max(start, kLowBytes); from < end;) {
+    const Region* region = region_at(from);
+    if (region != nullptr) {
+      from = region->end;
+      continue;
+    }
+    const auto next = regions_.upper_bound(from);
+    const std::uint64_t to = next == regions_.end() ? end : std::min(end, next->first);
+    ::munmap(flat_.host(from), to - from);
+    from = to;
+  }
+}
+
 std::uint64_t AddressSpace::find_free(std::uint64_t bytes) const {
-  const std::uint64_t usual = find_free_below(place_below_, bytes);
-  return usual != 0 ? usual : find_free_below(kSizeBytes, bytes);
+  if (const std::uint64_t usual = find_free_below(place_below_, bytes); usual != 0) return usual;
+  if (const std::uint64_t low = find_free_below(kLowBytes, bytes); low != 0) return low;
+  if (flat_.size_bytes <= kLowBytes) return 0;
+  // The host places nothing low by itself.
+  void* const got = ::mmap(nullptr, bytes, PROT_NONE, kReserve, -1, 0);
+  return got == MAP_FAILED ? 0 : reinterpret_cast<std::uint64_t>(got);
 }
 
 std::uint64_t AddressSpace::find_free_below(std::uint64_t end, std::uint64_t bytes) const {
@@ -200,7 +260,7 @@ std::int64_t AddressSpace::tell(std::int64_t outcome, bool code, std::uint64_t g
 
 void AddressSpace::place_below(std::uint64_t gva) {
   const std::lock_guard lock(mutex_);
-  place_below_ = std::min(align_down(gva, kPageSize), kSizeBytes);
+  place_below_ = std::min(align_down(gva, kPageSize), kLowBytes);
 }
 
 std::int64_t AddressSpace::map_stack(std::uint64_t end, std::uint64_t bytes, int protection) {
@@ -226,20 +286,27 @@ std::int64_t AddressSpace::map_locked(std::uint64_t gva, std::uint64_t bytes, in
                                       std::uint64_t offset, bool& code) {
   const bool fixed = (flags & (MAP_FIXED | MAP_FIXED_NOREPLACE)) != 0;
   if (bytes == 0 || (fixed && !is_aligned(gva, kPageSize)) || !is_aligned(offset, kPageSize)) return -EINVAL;
-  if (bytes > kSizeBytes) return -ENOMEM;
+  if (bytes > flat_.size_bytes) return -ENOMEM;
   bytes = pages(bytes);
   gva = align_down(gva, kPageSize);
-  if (!fixed && (gva < kLowest || !flat_.contains(gva, bytes) || !is_free(gva, bytes))) gva = find_free(bytes);
+  if (!fixed && (gva < kLowest || !flat_.contains(gva, bytes) || !is_free(gva, bytes) || !claim(gva, bytes))) {
+    gva = find_free(bytes);
+  }
   if (gva == 0 && !fixed) return -ENOMEM;
   if (!flat_.contains(gva, bytes)) return -ENOMEM;
   if (fixed && gva < kLowest) return -EPERM;
   if ((flags & MAP_FIXED_NOREPLACE) != 0 && !is_free(gva, bytes)) return -EEXIST;
+  if (fixed && !claim(gva, bytes)) return (flags & MAP_FIXED_NOREPLACE) != 0 ? -EEXIST : -ENOMEM;
   const bool grows = (flags & MAP_GROWSDOWN) != 0 && (flags & (MAP_SHARED | MAP_PRIVATE)) == MAP_PRIVATE;
   // Nothing grows into a reservation, and hardware's reasons for some places are not ours.
   const int dropped = MAP_FIXED_NOREPLACE | MAP_STACK | MAP_32BIT | (grows && identity() ? 0 : MAP_GROWSDOWN);
   void* at = ::mmap(flat_.host(gva), bytes, host_protection(protection), (flags & ~dropped) | MAP_FIXED, fd,
                     static_cast<off_t>(offset));
-  if (at == MAP_FAILED) return -errno;
+  if (at == MAP_FAILED) {
+    const int error = errno;
+    disclaim(gva, gva + bytes);
+    return -error;
+  }
   note(gva, {gva + bytes, protection, grows, (flags & MAP_ANONYMOUS) == 0}, code);
   return static_cast<std::int64_t>(gva);
 }
@@ -253,7 +320,7 @@ std::int64_t AddressSpace::unmap(std::uint64_t gva, std::uint64_t bytes) {
 }
 
 std::int64_t AddressSpace::unmap_locked(std::uint64_t gva, std::uint64_t bytes, bool& code) {
-  if (!is_aligned(gva, kPageSize) || bytes == 0 || bytes > kSizeBytes) return -EINVAL;
+  if (!is_aligned(gva, kPageSize) || bytes == 0 || bytes > flat_.size_bytes) return -EINVAL;
   bytes = pages(bytes);
   if (!flat_.contains(gva, bytes)) return -EINVAL;
   if (!release(gva, bytes)) return -errno;
@@ -267,7 +334,7 @@ std::int64_t AddressSpace::protect(std::uint64_t gva, std::uint64_t bytes, int p
   protection &= ~PROT_GROWSDOWN;
   if ((protection & ~(PROT_READ | PROT_WRITE | PROT_EXEC)) != 0) return -EINVAL;
   if (bytes == 0) return 0;
-  if (bytes > kSizeBytes || !flat_.contains(gva, pages(bytes))) return -ENOMEM;
+  if (bytes > flat_.size_bytes || !flat_.contains(gva, pages(bytes))) return -ENOMEM;
   bytes = pages(bytes);
   bool code = false;
   std::unique_lock lock(mutex_);
@@ -294,7 +361,7 @@ std::int64_t AddressSpace::remap(std::uint64_t gva, std::uint64_t old_bytes, std
   const std::int64_t outcome = remap_locked(gva, old_bytes, new_bytes, flags, new_gva, code);
   lock.unlock();
   // Two ranges at once, and rare: all of it.
-  return tell(outcome, code, 0, kSizeBytes);
+  return tell(outcome, code, 0, flat_.size_bytes);
 }
 
 std::int64_t AddressSpace::remap_locked(std::uint64_t gva, std::uint64_t old_bytes, std::uint64_t new_bytes, int flags,
@@ -303,7 +370,7 @@ std::int64_t AddressSpace::remap_locked(std::uint64_t gva, std::uint64_t old_byt
   const bool fixed = (flags & MREMAP_FIXED) != 0, keep = (flags & MREMAP_DONTUNMAP) != 0;
   if ((flags & ~kKnown) != 0 || !is_aligned(gva, kPageSize) || new_bytes == 0) return -EINVAL;
   if ((fixed || keep) && (flags & MREMAP_MAYMOVE) == 0) return -EINVAL;
-  if (old_bytes > kSizeBytes || new_bytes > kSizeBytes) return -EINVAL;
+  if (old_bytes > flat_.size_bytes || new_bytes > flat_.size_bytes) return -EINVAL;
   old_bytes = pages(old_bytes);
   new_bytes = pages(new_bytes);
   if (keep && old_bytes != new_bytes) return -EINVAL;
@@ -315,6 +382,7 @@ std::int64_t AddressSpace::remap_locked(std::uint64_t gva, std::uint64_t old_byt
     if (!is_aligned(new_gva, kPageSize) || !flat_.contains(new_gva, new_bytes)) return -EINVAL;
     if (new_gva < kLowest) return -EPERM;
     if (new_gva < gva + old_bytes && gva < new_gva + new_bytes) return -EINVAL;
+    if (!claim(new_gva, new_bytes)) return -ENOMEM;
   } else if (!keep && new_bytes <= old_bytes) {
     if (new_bytes < old_bytes) {
       if (const std::int64_t r = unmap_locked(gva + new_bytes, old_bytes - new_bytes, code); r != 0) return r;
@@ -337,7 +405,9 @@ std::int64_t AddressSpace::remap_locked(std::uint64_t gva, std::uint64_t old_byt
     if (new_gva == 0) return -ENOMEM;
   }
   if (::mremap(flat_.host(gva), old_bytes, new_bytes, flags | MREMAP_FIXED, flat_.host(new_gva)) == MAP_FAILED) {
-    return -errno;
+    const int error = errno;
+    disclaim(new_gva, new_gva + new_bytes);
+    return -error;
   }
   if (!keep && old_bytes != 0) {
     if (!identity()) release(gva, old_bytes);
@@ -350,11 +420,11 @@ std::int64_t AddressSpace::remap_locked(std::uint64_t gva, std::uint64_t old_byt
 std::int64_t AddressSpace::advise(std::uint64_t gva, std::uint64_t bytes, int advice) {
   if (!is_aligned(gva, kPageSize)) return -EINVAL;
   if (bytes == 0) return 0;
-  if (bytes > kSizeBytes || !flat_.contains(gva, pages(bytes))) return -ENOMEM;
+  if (bytes > flat_.size_bytes || !flat_.contains(gva, pages(bytes))) return -ENOMEM;
   bytes = pages(bytes);
   std::unique_lock lock(mutex_);
-  // Elsewhere the reservation would take what nothing has mapped.
-  if (!identity() && !covered(gva, gva + bytes)) return -ENOMEM;
+  // Elsewhere the reservation would take what nothing has mapped, and the host has things of its own beyond.
+  if ((!identity() || gva + bytes > kLowBytes) && !covered(gva, gva + bytes)) return -ENOMEM;
   if (advice == MADV_DONTDUMP || advice == MADV_DODUMP) return covered(gva, gva + bytes) ? 0 : -ENOMEM;
   if (::madvise(flat_.host(gva), bytes, advice) != 0) return -errno;
   bool code = false;
@@ -374,7 +444,7 @@ std::int64_t AddressSpace::attach(int segment, std::uint64_t gva, int flags) {
   shmid_ds status{};
   if (::shmctl(segment, IPC_STAT, &status) < 0) return -errno;
   const std::uint64_t bytes = pages(status.shm_segsz);
-  if (bytes > kSizeBytes) return -ENOMEM;
+  if (bytes > flat_.size_bytes) return -ENOMEM;
   const bool anywhere = gva == 0;
   if ((flags & SHM_RND) != 0) gva = align_down(gva, kPageSize);
   if (!is_aligned(gva, kPageSize) || (anywhere && (flags & SHM_REMAP) != 0)) return -EINVAL;
@@ -383,8 +453,14 @@ std::int64_t AddressSpace::attach(int segment, std::uint64_t gva, int flags) {
   if (anywhere) gva = find_free(bytes);
   if (gva < kLowest || !flat_.contains(gva, bytes)) return anywhere ? -ENOMEM : -EINVAL;
   if ((flags & SHM_REMAP) == 0 && !is_free(gva, bytes)) return -EINVAL;
-  const int host = (flags & ~(SHM_EXEC | SHM_RND)) | (identity() ? 0 : SHM_REMAP);
-  if (::shmat(segment, flat_.host(gva), host) == reinterpret_cast<void*>(-1)) return -errno;
+  if (!anywhere && !claim(gva, bytes)) return -EINVAL;
+  const bool replaces = !identity() || gva + bytes > kLowBytes;
+  const int host = (flags & ~(SHM_EXEC | SHM_RND)) | (replaces ? SHM_REMAP : 0);
+  if (::shmat(segment, flat_.host(gva), host) == reinterpret_cast<void*>(-1)) {
+    const int error = errno;
+    disclaim(gva, gva + bytes);
+    return -error;
+  }
   note(gva, {gva + bytes, PROT_READ | ((flags & SHM_RDONLY) == 0 ? PROT_WRITE : 0) |
                               ((flags & SHM_EXEC) != 0 ? PROT_EXEC : 0)}, code);
   attached_[gva] = bytes;
@@ -415,7 +491,7 @@ std::int64_t AddressSpace::set_break(std::uint64_t gva) {
   bool code = false;
   std::unique_lock lock(mutex_);
   const std::uint64_t now = pages(break_), wanted = pages(gva);
-  if (gva >= break_start_ && gva < kSizeBytes) {
+  if (gva >= break_start_ && gva < kLowBytes) {
     const bool done = wanted == now ||
                       (wanted < now ? unmap_locked(wanted, now - wanted, code) == 0
                                     : map_locked(now, wanted - now, PROT_READ | PROT_WRITE,

@@ -1,9 +1,12 @@
 // The address space of one guest program: which parts of it are mapped, and what the program may do there.
 //
-// A guest mapping is a host mapping. Nothing of the host lies below kSizeBytes, so a guest address is a host address
+// A guest mapping is a host mapping. Nothing of the host lies below kLowBytes, so a guest address is a host address
 // (flat().base is null), and the host's kernel knows what is mapped, grows stacks and keeps limits as it does for its
 // own programs. Where something is in the way, as a sanitizer's shadow, the guest gets a reservation elsewhere with
 // guards around it; then what it has not mapped is reserved. Execution by the guest is reading to the host.
+//
+// Where the space is larger than that, as Sv48 and Sv57 have it, mappings lie beyond only if the program asks for a place
+// there, or for more than fits below. The host has things of its own there, which no mapping replaces.
 //
 // Any thread, at any time: what changes mappings holds the mutex while it does.
 #pragma once
@@ -23,12 +26,15 @@ namespace doppel::process {
 
 class AddressSpace {
  public:
-  static constexpr std::uint64_t kSizeBytes = std::uint64_t{1} << 38;  // what Linux gives programs on Sv39
+  static constexpr std::uint64_t kLowBytes = std::uint64_t{1} << 38;  // what Linux gives programs on Sv39
   static constexpr std::uint64_t kLowest = 0x10000;                    // as vm.mmap_min_addr
 
   enum class Place { kIdentity, kElsewhere };  // the first falls back to the second
 
-  static Result<std::unique_ptr<AddressSpace>> create(Place place = Place::kIdentity);
+  static constexpr unsigned kLeastBits = 39;
+
+  // `bits` as of the virtual addresses of Sv39, Sv48 or Sv57, of which programs have half.
+  static Result<std::unique_ptr<AddressSpace>> create(Place place = Place::kIdentity, unsigned bits = kLeastBits);
   ~AddressSpace();
   AddressSpace(const AddressSpace&) = delete;
   AddressSpace& operator=(const AddressSpace&) = delete;
@@ -100,14 +106,18 @@ class AddressSpace {
   void grow_to(std::uint64_t gva) const;
   bool covered(std::uint64_t start, std::uint64_t end) const;
   bool is_free(std::uint64_t start, std::uint64_t bytes) const;
-  std::uint64_t find_free(std::uint64_t bytes) const;  // 0: none
+  // A range that ends beyond kLowBytes becomes the guest's, with nothing in it, or false. What comes of it is noted, or
+  // given back by disclaim().
+  bool claim(std::uint64_t start, std::uint64_t bytes) const;
+  void disclaim(std::uint64_t start, std::uint64_t end) const;
+  std::uint64_t find_free(std::uint64_t bytes) const;  // claimed; 0: none
   std::uint64_t find_free_below(std::uint64_t end, std::uint64_t bytes) const;
   std::int64_t tell(std::int64_t outcome, bool code, std::uint64_t gva, std::uint64_t bytes) const;
 
   FlatMemory flat_;
   mutable std::mutex mutex_;
   mutable Regions regions_;  // mutable for what has grown by itself
-  std::uint64_t place_below_ = kSizeBytes - (std::uint64_t{1} << 30);
+  std::uint64_t place_below_ = kLowBytes - (std::uint64_t{1} << 30);
   std::map<std::uint64_t, std::uint64_t> attached_;  // bytes by start
   std::uint64_t break_start_ = 0, break_ = 0;
 };

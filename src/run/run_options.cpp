@@ -24,6 +24,7 @@ constexpr const char* kHelp =
     "  --argv0 NAME                    What the program sees as its name\n"
     "  --engine NAME                   What runs the program's code: translate (default) or interpret\n"
     "  --cpu NAME                      The processor it sees: rva22\n"
+    "  --address-bits 39|48|57         How large its address space can be: beyond 39 bits lies what it asks to lie there\n"
     "  --code-cache DIR|off            Where translated code is kept for the next run of a program (default:\n"
     "                                  ~/.cache/doppel/code, or what DOPPEL_CODE_CACHE says)\n"
     "  --strace                        One line on stderr for each system call\n"
@@ -75,6 +76,15 @@ Result<void> set_engine(RunOptions& options, const std::string& value) {
   if (value != "translate" && value != "interpret") return fail("--engine: '{}' is none of translate, interpret", value);
   options.engine = value == "translate" ? EngineKind::kTranslate : EngineKind::kInterpret;
   return {};
+}
+
+Result<void> set_address_bits(RunOptions& options, const std::string& value) {
+  for (const unsigned bits : {39u, 48u, 57u}) {
+    if (value != std::to_string(bits)) continue;
+    options.address_bits = bits;
+    return {};
+  }
+  return fail("--address-bits: '{}' is none of 39, 48, 57", value);
 }
 
 Result<void> set_level(RunOptions& options, const std::string& value) {
@@ -136,6 +146,7 @@ constexpr std::array kOptions{
              if (value != "rva22") return fail("--cpu: '{}' is not available; rva22 is", value);
              return {};
            }},
+    Option{"--address-bits", Value::kNeeded, true, set_address_bits},
     Option{"--strace", Value::kNone, true, set_flag<&RunOptions::trace_calls>},
     Option{"--stats", Value::kOptional, false, set_text<&RunOptions::statistics_path>},
     Option{"--code-cache", Value::kNeeded, false, set_text<&RunOptions::code_cache>},

@@ -15,6 +15,7 @@ namespace doppel {
 struct RunOptions {
   bool help = false;
   EngineKind engine = EngineKind::kTranslate;
+  unsigned address_bits = 39;
   std::optional<std::string> root;
   std::vector<Bind> binds;
   std::string library_prefix;

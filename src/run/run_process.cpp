@@ -72,7 +72,8 @@ Result<void> open_log(const RunOptions& options) {
 
 Result<process::ProcessOptions> prepare(RunOptions options) {
   if (auto opened = open_log(options); !opened) return std::unexpected(opened.error());
-  process::ProcessOptions process{.engine = options.engine, .trace_calls = options.trace_calls};
+  process::ProcessOptions process{.engine = options.engine, .address_bits = options.address_bits,
+                                  .trace_calls = options.trace_calls};
   if (options.inherited_self) {
     process::adopt_own_program(*options.inherited_self);
   } else {

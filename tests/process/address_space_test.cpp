@@ -66,7 +66,7 @@ TEST_P(AddressSpaceTest, PlacesAsAsked) {
   EXPECT_EQ(space_->map(kPage / 2, kPage, kReadWrite, kPrivate | MAP_FIXED, -1, 0), -EINVAL);
   EXPECT_EQ(space_->map(0, 0, kReadWrite, kPrivate, -1, 0), -EINVAL);
   EXPECT_EQ(space_->map(0, ~std::uint64_t{0}, kReadWrite, kPrivate, -1, 0), -ENOMEM);
-  EXPECT_EQ(space_->map(AddressSpace::kSizeBytes - kPage, 2 * kPage, PROT_READ, kPrivate | MAP_FIXED, -1, 0), -ENOMEM);
+  EXPECT_EQ(space_->map(AddressSpace::kLowBytes - kPage, 2 * kPage, PROT_READ, kPrivate | MAP_FIXED, -1, 0), -ENOMEM);
   EXPECT_EQ(space_->map(~std::uint64_t{0} << 12, kPage, PROT_READ, kPrivate | MAP_FIXED, -1, 0), -ENOMEM);
   EXPECT_EQ(space_->unmap(~std::uint64_t{0} << 12, kPage), -EINVAL);
 }

@@ -26,6 +26,30 @@ bad pointer 1
 sum 7.484470860550
 child 42
 """
+LARGE_SPACE = """\
+low by default 1
+hint 1
+fixed 1
+again 1
+not again -1 EEXIST
+across both 1
+far away
+vast 1
+stays 5
+unmap 0
+protect what is not there -1 ENOMEM
+1 far away
+far away
+write 8
+read 8
+far away
+write from nowhere -1 EFAULT
+the very end -1 ENOMEM
+code 42000
+changed 7
+maps 1
+child 8
+"""
 
 
 class Run(unittest.TestCase):
@@ -195,6 +219,26 @@ class Run(unittest.TestCase):
                 if "user namespaces" in result.stderr:
                     self.skipTest(result.stderr)
                 self.assertEqual((result.stdout, result.returncode), (expected, 3), result.stderr)
+
+    @unittest.skipUnless(shutil.which(COMPILER), f"no {COMPILER}")
+    @unittest.skipIf(SANITIZED, "the sanitizer has its memory where the program's would be")
+    def test_address_bits(self):
+        program = self.folder / "spaces"
+        source = pathlib.Path(__file__).with_name("spaces.c")
+        subprocess.run([COMPILER, "-O1", "-w", "-static", source, "-o", program], check=True)
+        for engine in "interpret", "translate":
+            with self.subTest(engine=engine):
+                small = self.run_program("--engine", engine, program)
+                self.assertEqual(small.stdout, "low by default 1\nhint 1\nfixed -1 ENOMEM\n", small.stderr)
+                large = self.run_program("--engine", engine, "--address-bits", "48", program, "x")
+                self.assertEqual((large.stdout, large.returncode), (LARGE_SPACE * 2, 0), large.stderr)
+        # Few hosts have as much.
+        vast = self.run_program("--address-bits", "57", program, "x")
+        if vast.returncode != 125:
+            self.assertIn("child 8", vast.stdout, vast.stderr)
+        else:
+            self.assertEqual(vast.stderr, "doppel: programs of this host have less than 57 bits of address\n")
+        self.assertEqual(self.run_program("--address-bits", "40", program).returncode, 2)
 
     def test_options(self):
         for options, status, message in (

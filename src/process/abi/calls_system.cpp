@@ -49,7 +49,7 @@ struct Probe {
   u64 value;
 };
 
-std::optional<u64> probe(std::int64_t key) {
+std::optional<u64> probe(const LinuxProcess& p, std::int64_t key) {
   switch (key) {
     case kProbeVendor:
     case kProbeArchitecture:
@@ -63,7 +63,7 @@ std::optional<u64> probe(std::int64_t key) {
     case kProbeMisalignedScalar: return kMisalignedFast;
     case kProbeZicbozBytes:
     case kProbeZicbomBytes: return riscv::IsaConfig::kCacheBlockBytes;
-    case kProbeHighestAddress: return AddressSpace::kSizeBytes - 1;
+    case kProbeHighestAddress: return p.flat().size_bytes - 1;
     case kProbeTimeHz: return riscv::kTimebaseHz;
     default: return std::nullopt;
   }
@@ -82,7 +82,7 @@ std::int64_t do_hwprobe(LinuxProcess& p, const Arguments& a) {
   for (u64 i = 0; i < count; ++i) {
     auto pair = p.get<Probe>(gva + i * sizeof(Probe));
     if (!pair) return -EFAULT;
-    const std::optional<u64> value = probe(pair->key);
+    const std::optional<u64> value = probe(p, pair->key);
     const u64 asked = pair->value;
     // All harts are alike, so what matches one matches all: bits of a set of extensions, or the value.
     all_match &= value && (pair->key == kProbeExtensions || pair->key == kProbeBase

@@ -45,7 +45,7 @@ bool overlap(std::vector<ElfSegment> segments) {
 }  // namespace
 
 std::expected<ElfFile, std::string> parse_elf(const ReadAt& read, std::uint64_t file_bytes) {
-  constexpr std::uint64_t kSpace = AddressSpace::kSizeBytes;
+  constexpr std::uint64_t kSpace = AddressSpace::kLowBytes;
   Elf64_Ehdr elf{};
   if (file_bytes < EI_NIDENT || !read(0, elf.e_ident, EI_NIDENT) || std::memcmp(elf.e_ident, ELFMAG, SELFMAG) != 0) {
     return refuse("not an ELF file");

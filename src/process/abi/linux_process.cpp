@@ -27,7 +27,8 @@ LinuxProcess::LinuxProcess(const LinuxProcess& parent)
 std::expected<std::unique_ptr<LinuxProcess>, LoadError> LinuxProcess::create(ProcessOptions options) {
   constexpr int kOurFailure = 125;
   std::unique_ptr<LinuxProcess> process(new LinuxProcess(std::move(options)));
-  auto shared = SharedSpace::create(process->options_.engine, process->options_.translation_log);
+  auto shared = SharedSpace::create(process->options_.engine, process->options_.address_bits,
+                                    process->options_.translation_log);
   if (!shared) return std::unexpected(LoadError{shared.error(), kOurFailure, ENOMEM});
   process->shared_ = std::move(*shared);
   const std::string name = process->options_.program.path;
@@ -127,9 +128,9 @@ riscv::Hart& LinuxProcess::hart() const { return GuestThread::current().hart(); 
 
 void* LinuxProcess::pointer(std::uint64_t gva) const {
   if (gva == 0) return nullptr;
-  // Not canonical: no process has anything there.
-  if (!flat().contains(gva, 1)) return reinterpret_cast<void*>(std::uintptr_t{1} << 63);
-  return flat().host(gva);
+  // Not canonical: no process has anything there. Beyond the low addresses there are things of our own.
+  const bool guests = flat().contains(gva, 1) && (gva < AddressSpace::kLowBytes || shared_->space().is_mapped(gva, 1));
+  return guests ? flat().host(gva) : reinterpret_cast<void*>(std::uintptr_t{1} << 63);
 }
 
 bool LinuxProcess::covers(std::uint64_t gva, std::uint64_t bytes, int protection) const {
@@ -140,15 +141,20 @@ bool LinuxProcess::covers(std::uint64_t gva, std::uint64_t bytes, int protection
   return true;
 }
 
+bool LinuxProcess::reaches(std::uint64_t gva, std::uint64_t bytes) const {
+  if (!flat().contains(gva, bytes)) return false;
+  return gva + bytes <= AddressSpace::kLowBytes || covers(gva, bytes, PROT_NONE);
+}
+
 bool LinuxProcess::readable(std::uint64_t gva, std::uint64_t bytes) const { return covers(gva, bytes, PROT_READ); }
 bool LinuxProcess::writable(std::uint64_t gva, std::uint64_t bytes) const { return covers(gva, bytes, PROT_WRITE); }
 
 bool LinuxProcess::read(std::uint64_t gva, void* into, std::uint64_t bytes) const {
-  return flat().contains(gva, bytes) && guarded_copy(flat().host(gva), static_cast<std::byte*>(into), bytes) == bytes;
+  return reaches(gva, bytes) && guarded_copy(flat().host(gva), static_cast<std::byte*>(into), bytes) == bytes;
 }
 
 bool LinuxProcess::write(std::uint64_t gva, const void* from, std::uint64_t bytes) const {
-  return flat().contains(gva, bytes) &&
+  return reaches(gva, bytes) &&
          guarded_copy(static_cast<const std::byte*>(from), flat().host(gva), bytes) == bytes;
 }
 

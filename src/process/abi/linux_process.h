@@ -36,6 +36,7 @@ struct ProgramStatistics {
 
 struct ProcessOptions {
   EngineKind engine = EngineKind::kTranslate;
+  unsigned address_bits = AddressSpace::kLeastBits;
   ProgramRequest program{};
   bool trace_calls = false;  // one line on stderr for each system call
   // What starts another program as this one was started: Doppel's command line before "--argv0".
@@ -115,6 +116,7 @@ class LinuxProcess {
   LinuxProcess(const LinuxProcess& parent);
   std::optional<std::uint64_t> keep_code(int program);
   bool covers(std::uint64_t gva, std::uint64_t bytes, int protection) const;
+  bool reaches(std::uint64_t gva, std::uint64_t bytes) const;
 
   ProcessOptions options_;
   Image image_;

@@ -26,7 +26,7 @@ namespace doppel::process {
 namespace {
 
 constexpr std::uint64_t kMiB = std::uint64_t{1} << 20, kGiB = kMiB << 10;
-constexpr std::uint64_t kTop = AddressSpace::kSizeBytes;
+constexpr std::uint64_t kTop = AddressSpace::kLowBytes;
 constexpr std::uint64_t kProgramBase = align_down(kTop / 3 * 2, kPageSize);  // ELF_ET_DYN_BASE
 constexpr std::uint64_t kStackAtStart = 128 << 10;                          // besides what is on it
 constexpr int kScriptDepth = 5;

@@ -72,13 +72,13 @@ bool is_doppel(pid_t pid) {
          ours.st_ino == theirs.st_ino && ours.st_dev == theirs.st_dev;
 }
 
-std::string processors() {
+std::string processors(unsigned address_bits) {
   std::string text;
   const long count = ::sysconf(_SC_NPROCESSORS_ONLN);
   for (long i = 0; i < count; ++i) {
-    text += fmt::format("processor\t: {0}\nhart\t\t: {0}\nisa\t\t: {1}\nmmu\t\t: sv39\nmvendorid\t: 0x0\nmarchid\t\t: 0x0\n"
+    text += fmt::format("processor\t: {0}\nhart\t\t: {0}\nisa\t\t: {1}\nmmu\t\t: sv{2}\nmvendorid\t: 0x0\nmarchid\t\t: 0x0\n"
                         "mimpid\t\t: 0x0\nhart isa\t: {1}\n\n",
-                        i, riscv::IsaConfig::rva22().isa_string());
+                        i, riscv::IsaConfig::rva22().isa_string(), address_bits);
   }
   return text;
 }
@@ -108,7 +108,7 @@ std::optional<std::string> program_link(const LinuxProcess& process, const std::
     std::uint64_t start = 0;
     int name_at = 0;
     if (std::sscanf(line.data(), "%" SCNx64 "-%*x %*s %*x %*s %*s %n", &start, &name_at) < 1 || name_at == 0 ||
-        start >= AddressSpace::kSizeBytes) {
+        start >= AddressSpace::kLowBytes) {
       break;
     }
     if (line[static_cast<std::size_t>(name_at)] != '/') continue;
@@ -177,7 +177,7 @@ std::optional<std::int64_t> open_view(const LinuxProcess& process, const std::st
   if ((other == "maps" || other == "smaps") && is_doppel(pid)) {
     return descriptor_of(mappings_of(pid, other == "smaps"), flags);
   }
-  if (path == "/proc/cpuinfo") return descriptor_of(processors(), flags);
+  if (path == "/proc/cpuinfo") return descriptor_of(processors(process.options().address_bits), flags);
   return std::nullopt;
 }
 

@@ -96,7 +96,7 @@ std::string own_mappings(const LinuxProcess& process, bool details) {
       continue;
     }
     shown = false;
-    if (mapping->end <= base || mapping->start >= base + AddressSpace::kSizeBytes) continue;
+    if (mapping->end <= base || mapping->start >= base + space.flat().size_bytes) continue;
     mapping->start -= base;
     mapping->end -= base;
     for (auto region : regions) {
@@ -124,7 +124,7 @@ std::string mappings_of(pid_t id, bool details) {
   std::array<char, 8192> line;
   while (std::fgets(line.data(), line.size(), host.get()) != nullptr) {
     if (auto next = parse(line.data())) {
-      if (next->start >= AddressSpace::kSizeBytes) break;
+      if (next->start >= AddressSpace::kLowBytes) break;
       mapping = std::move(next);
       rest.clear();
     } else if (mapping && std::strncmp(line.data(), "VmFlags:", 8) != 0) {

@@ -26,10 +26,10 @@ SharedSpace::SharedSpace(EngineKind engine, std::shared_ptr<TranslationLog> log)
 
 SharedSpace::~SharedSpace() = default;
 
-Result<std::unique_ptr<SharedSpace>> SharedSpace::create(EngineKind engine,
+Result<std::unique_ptr<SharedSpace>> SharedSpace::create(EngineKind engine, unsigned address_bits,
                                                          std::shared_ptr<TranslationLog> log) {
   std::unique_ptr<SharedSpace> shared(new SharedSpace(engine, std::move(log)));
-  auto space = AddressSpace::create();
+  auto space = AddressSpace::create(AddressSpace::Place::kIdentity, address_bits);
   if (!space) return std::unexpected(space.error());
   shared->space_ = std::move(*space);
   shared->space_->on_code_change = [raw = shared.get()](std::uint64_t gva, std::uint64_t bytes) {

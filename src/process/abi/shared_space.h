@@ -24,7 +24,8 @@ namespace doppel::process {
 
 class SharedSpace final : public riscv::UserSpace {
  public:
-  static Result<std::unique_ptr<SharedSpace>> create(EngineKind engine, std::shared_ptr<TranslationLog> log);
+  static Result<std::unique_ptr<SharedSpace>> create(EngineKind engine, unsigned address_bits,
+                                                     std::shared_ptr<TranslationLog> log);
   ~SharedSpace() override;
 
   AddressSpace& space() { return *space_; }

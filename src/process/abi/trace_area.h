@@ -14,6 +14,7 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "memory/flat_memory.h"
 #include "process/abi/signals.h"
 
 namespace doppel::process {
@@ -56,7 +57,7 @@ struct TraceArea {
   std::uint8_t* frm = nullptr;
   std::uint64_t* mask = nullptr;
   const SignalAction* actions = nullptr;  // by number
-  std::byte* base = nullptr;              // of guest memory
+  FlatMemory memory{};
 
   TraceStop stop = TraceStop::kNone;
   siginfo_t info{};

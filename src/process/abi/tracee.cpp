@@ -41,7 +41,7 @@ void Tracee::begin(riscv::HartState& state, std::uint64_t& mask, pid_t id) {
   area_.process = ::getpid();
   area_.mask = &mask;
   area_.actions = process_.actions().data();
-  area_.base = process_.flat().base;
+  area_.memory = process_.flat();
   area_.begun = area_.shows_calls = area_.cloning = 0;
   area_.call = TraceCall::kNone;
   area_.wanted = TraceStop::kNone;

@@ -100,15 +100,15 @@ std::int64_t Tracer::at_stop(Record& r, pid_t id, std::uint64_t request, std::ui
     case PTRACE_PEEKDATA: {
       const auto area = area_of(r, id);
       std::uint64_t word = 0;
-      if (!area || !process_.flat().contains(address, sizeof word)) return -EIO;
-      const std::int64_t done = trace_host(PTRACE_PEEKDATA, id, remote(area->base) + address, &word);
+      if (!area || !area->memory.contains(address, sizeof word)) return -EIO;
+      const std::int64_t done = trace_host(PTRACE_PEEKDATA, id, remote(area->memory.host(address)), &word);
       return done != 0 ? done : process_.put(data, word) ? 0 : -EFAULT;
     }
     case PTRACE_POKETEXT:
     case PTRACE_POKEDATA: {
       const auto area = area_of(r, id);
-      if (!area || !process_.flat().contains(address, sizeof data)) return -EIO;
-      const std::int64_t done = trace_host(PTRACE_POKEDATA, id, remote(area->base) + address, host_pointer(data));
+      if (!area || !area->memory.contains(address, sizeof data)) return -EIO;
+      const std::int64_t done = trace_host(PTRACE_POKEDATA, id, remote(area->memory.host(address)), host_pointer(data));
       if (done == 0) note_written(r, id, address, sizeof data);
       return done;
     }
