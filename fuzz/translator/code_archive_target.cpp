@@ -78,6 +78,7 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   ::close(fd);
   CodeArchive archive(folder.fd, kKey);
   std::size_t sum = 0;
+  std::vector<doppel::ArchivedCode> found;
   for (std::size_t i = 0; i < entries; ++i) {
     std::uint64_t address;
     std::memcpy(&address, &inside[i * kEntryBytes], 8);
@@ -86,9 +87,13 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
       for (const std::byte byte : code.source) sum += static_cast<std::size_t>(byte);
       for (const auto& link : code.links) sum += link.at < code.code.size() ? 1 : throw 0;
       for (const auto& fault : code.faults) sum += fault.at < code.code.size() ? 1 : throw 0;
-      archive.add(code);
+      found.push_back(code);
       return sum % 2 == 0;
     });
+  }
+  for (const doppel::ArchivedCode& code : found) archive.add(code);
+  for (const doppel::ArchivedCode& code : found) {
+    archive.find_added(code.address, [](const doppel::ArchivedCode&) { return true; });
   }
   archive.write();
   return 0;

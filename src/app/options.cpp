@@ -194,6 +194,13 @@ constexpr std::array kOptions{
     Option{"virtio-console", "WHERE", kValue, false,
            "A virtio console (hvc0 in Linux) with its far end there, as for --console", apply_virtio_console},
     Option{"engine", "NAME", kValue, false, "What runs the guest's code: translate (default) or interpret", apply_engine},
+    Option{"code-cache", "DIR|off", kValue, false,
+           "Where translated code is kept for other machines (default: what DOPPEL_CODE_CACHE says, or "
+           "~/.cache/doppel/code)",
+           [](BootOptions& options, const std::string& value) {
+             options.code_cache = value;
+             return Result<void>{};
+           }},
     Option{"gdb", "PORT|PATH", kValue, false, "Wait for gdb at a port of 127.0.0.1 or a socket, and obey it",
            apply_gdb},
     Option{"timeout", "SECONDS", kValue, false, "Stop the machine after this time and exit 124", apply_timeout},

@@ -24,6 +24,7 @@ struct BootOptions {
     return console.kind == ConsoleChoice::Kind::kStdio ||
            (virtio_console && virtio_console->kind == ConsoleChoice::Kind::kStdio);
   }
+  std::optional<std::string> code_cache;  // a folder, or "off"
   std::string gdb;  // where to wait for it; empty: nowhere
   std::optional<std::chrono::duration<double>> timeout;
   bool statistics = false;

@@ -12,6 +12,7 @@
 
 #include "app/terminal.h"
 #include "debug/gdb_server.h"
+#include "engine/kept_code.h"
 #include "machine/riscv/virt.h"
 
 namespace doppel {
@@ -134,6 +135,11 @@ int run_boot(const BootOptions& options) {
     if (!statistics_file) return refuse({fmt::format("cannot write {}", options.statistics_path)});
   }
 
+  auto code_folder = open_code_folder(options.code_cache);
+  if (!code_folder) return refuse(code_folder.error());
+  MachineConfig config = options.machine;
+  config.code_folder = code_folder->get();
+
   EventLoop loop;
   std::unique_ptr<Machine> machine;
   std::optional<int> forced_status;  // we ended the machine, and this is why
@@ -169,7 +175,7 @@ int run_boot(const BootOptions& options) {
       outcome = how;
       loop.stop();
     };
-    auto made = riscv::make_virt_machine(options.machine, {loop, **console, ended, virtio_console.get()});
+    auto made = riscv::make_virt_machine(config, {loop, **console, ended, virtio_console.get()});
     if (!made) {
       terminal.reset();
       report(made.error());

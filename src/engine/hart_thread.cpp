@@ -19,10 +19,12 @@ class InterpreterEngine final : public Engine {
 
 }  // namespace
 
-Result<std::unique_ptr<Engine>> make_engine(EngineKind kind, riscv::Hart& hart, std::shared_ptr<TranslationLog> log) {
+Result<std::unique_ptr<Engine>> make_engine(EngineKind kind, riscv::Hart& hart, std::shared_ptr<TranslationLog> log,
+                                            std::shared_ptr<CodeArchive> archive) {
   if (kind == EngineKind::kTranslate) {
     auto engine = TranslatorEngine::create(hart);
     if (engine && log != nullptr) (*engine)->trace(std::move(log));
+    if (engine && archive != nullptr) (*engine)->keep_code(std::move(archive));
     return engine;
   }
   return std::make_unique<InterpreterEngine>(hart);

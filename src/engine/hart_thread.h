@@ -8,6 +8,7 @@
 #include <thread>
 
 #include "engine/engine.h"
+#include "engine/kept_code.h"
 #include "engine/translation_log.h"
 #include "isa/riscv/hart.h"
 
@@ -16,9 +17,11 @@ namespace doppel {
 enum class EngineKind { kInterpret, kTranslate };
 
 // Makes the engine of that kind for `hart`, which must outlive it. Fails where the host refuses executable
-// memory. A translator reports what it does to `log`, if there is one.
+// memory. A translator reports what it does to `log`, and keeps its code in `archive`, if there are any. Before the hart
+// runs.
 Result<std::unique_ptr<Engine>> make_engine(EngineKind kind, riscv::Hart& hart,
-                                            std::shared_ptr<TranslationLog> log = nullptr);
+                                            std::shared_ptr<TranslationLog> log = nullptr,
+                                            std::shared_ptr<CodeArchive> archive = nullptr);
 
 // A budget that no hart uses up.
 inline constexpr std::uint64_t kUnlimited = ~std::uint64_t{0} >> 2;

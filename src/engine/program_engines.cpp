@@ -1,7 +1,6 @@
 #include "engine/program_engines.h"
 
-#include <array>
-
+#include "engine/kept_code.h"
 #include "engine/translator_engine.h"
 
 namespace doppel {
@@ -55,11 +54,8 @@ Result<std::unique_ptr<Engine>> ProgramEngines::make(riscv::Hart& hart) {
 std::optional<std::uint64_t> ProgramEngines::keep_code(int folder, std::span<const std::byte> identity) {
   // A trace is to show the translations themselves.
   if (kind_ == EngineKind::kInterpret || log_ != nullptr) return std::nullopt;
-  const x64::HostFeatures features = x64::HostFeatures::detect();
-  const std::array parts{identity, std::as_bytes(std::span(&features, 1))};
-  const auto key = CodeArchive::key_of(parts);
-  if (!key) return std::nullopt;
-  archive_ = std::make_shared<CodeArchive>(folder, *key);
+  archive_ = open_code_archive(folder, identity);
+  if (archive_ == nullptr) return std::nullopt;
   return archive_->seed();
 }
 

@@ -38,6 +38,9 @@ class TranslatorEngine final : public Engine {
   // Reports each translation to `log`, which may be shared.
   void trace(std::shared_ptr<TranslationLog> log);
 
+  // What is translated goes to `archive` and comes from there. Before the first run().
+  void keep_code(std::shared_ptr<CodeArchive> archive) { cache_->use(std::move(archive)); }
+
   std::string_view name() const override { return "translate"; }
   riscv::Exit run(std::uint64_t budget) override;
   EngineStatistics statistics() const override;

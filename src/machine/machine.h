@@ -41,6 +41,7 @@ struct MachineConfig {
   unsigned harts = 2;
   EngineChoice engine = EngineChoice::kTranslate;
   TranslationLogOptions trace;
+  int code_folder = -1;  // an open directory in which translated code is kept for other machines; -1: none
   BootConfig boot;
   std::vector<DiskOptions> disks;
   std::vector<NetworkOptions> networks;

@@ -12,12 +12,12 @@
 #include "base/log.h"
 #include "base/own_descriptor.h"
 #include "base/report.h"
+#include "engine/kept_code.h"
 #include "engine/translation_log.h"
 #include "isa/riscv/isa_config.h"
 #include "process/abi/debug_server.h"
 #include "process/abi/exec.h"
 #include "process/abi/linux_process.h"
-#include "run/code_folder.h"
 #include "run/run_options.h"
 #include "run/statistics.h"
 
@@ -108,7 +108,7 @@ Result<process::ProcessOptions> prepare(RunOptions options) {
   } else {
     auto folder = open_code_folder(options.code_cache);
     if (!folder) return std::unexpected(folder.error());
-    process.code_folder = *folder;
+    if (*folder) process.code_folder = keep_aside(folder->release());
   }
   if (process.code_folder >= 0) {
     process.command.insert(process.command.end(), {"--inherit-code-cache", std::to_string(process.code_folder)});

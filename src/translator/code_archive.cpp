@@ -220,35 +220,46 @@ std::span<const std::byte> CodeArchive::payload(const Segment& segment, const En
   return checksum(found) == entry.checksum ? found : std::span<const std::byte>{};
 }
 
+bool CodeArchive::take_code(const Entry& entry, std::span<const std::byte> payload,
+                            const std::function<bool(const ArchivedCode&)>& take) {
+  std::span<const std::byte> rest = payload;
+  ArchivedCode code{.address = entry.address,
+                    .source_address = entry.address + static_cast<std::uint64_t>(std::int64_t{entry.source_from}),
+                    .source = {}, .code = {}, .links = {}, .faults = {}, .pins = {}, .final = entry.final != 0};
+  code.links = take_objects<x64::Link>(rest, entry.links);
+  code.faults = take_objects<x64::FaultPoint>(rest, entry.faults);
+  const auto integer = take_objects<std::uint32_t>(rest, entry.integer_pins);
+  const auto floating = take_objects<std::uint32_t>(rest, entry.floating_pins);
+  if (entry.region != 0) code.pins = {{integer.begin(), integer.end()}, {floating.begin(), floating.end()}};
+  code.source = rest.first(entry.source_bytes);
+  code.code = rest.subspan(entry.source_bytes);
+  const auto is_sound = [&code](const x64::Link& link) {
+    return link.at % sizeof(std::uint32_t) == 0 && link.unlinked < code.code.size();
+  };
+  return is_ascending(code.links, code.code.size(), sizeof(std::uint32_t)) &&
+         std::ranges::all_of(code.links, is_sound) && is_ascending(code.faults, code.code.size(), 1) && take(code);
+}
+
+std::uint64_t CodeArchive::page_of(std::span<const std::byte> content) {
+  return align_down(checksum(content), kPageSize);
+}
+
 void CodeArchive::for_each_in(std::uint64_t page, const std::function<bool(const ArchivedCode&)>& take) {
+  const std::lock_guard lock(mutex_);
   for (auto segment = segments_.rbegin(); segment != segments_.rend(); ++segment) {
     auto entry = std::ranges::lower_bound(segment->entries, page, {}, &Entry::address);
     for (; entry != segment->entries.end() && entry->address - page < kPageSize; ++entry) {
-      std::span<const std::byte> rest = payload(*segment, *entry);
-      if (rest.empty()) continue;
-      ArchivedCode code{.address = entry->address,
-                        .source_address = entry->address + static_cast<std::uint64_t>(std::int64_t{entry->source_from}),
-                        .source = {}, .code = {}, .links = {}, .faults = {}, .pins = {}, .final = entry->final != 0};
-      code.links = take_objects<x64::Link>(rest, entry->links);
-      code.faults = take_objects<x64::FaultPoint>(rest, entry->faults);
-      const auto integer = take_objects<std::uint32_t>(rest, entry->integer_pins);
-      const auto floating = take_objects<std::uint32_t>(rest, entry->floating_pins);
-      if (entry->region != 0) code.pins = {{integer.begin(), integer.end()}, {floating.begin(), floating.end()}};
-      code.source = rest.first(entry->source_bytes);
-      code.code = rest.subspan(entry->source_bytes);
-      const auto is_sound = [&code](const x64::Link& link) {
-        return link.at % sizeof(std::uint32_t) == 0 && link.unlinked < code.code.size();
-      };
-      if (!is_ascending(code.links, code.code.size(), sizeof(std::uint32_t))) continue;
-      if (!std::ranges::all_of(code.links, is_sound) || !is_ascending(code.faults, code.code.size(), 1)) continue;
-      if (take(code)) segment->used[static_cast<std::size_t>(entry - segment->entries.begin())] = true;
+      const std::span<const std::byte> found = payload(*segment, *entry);
+      if (found.empty()) continue;
+      if (take_code(*entry, found, take)) segment->used[static_cast<std::size_t>(entry - segment->entries.begin())] = true;
     }
   }
 }
 
 void CodeArchive::add(const ArchivedCode& code) {
   // A program that never ends has its share of memory, too.
-  if (payloads_.size() > kMostFileBytes) return;
+  const std::lock_guard lock(mutex_);
+  if (payloads_.size() > kMostAddedBytes) return;
   constexpr std::size_t kMost = 0xffff;
   if (code.links.size() > kMost || code.faults.size() > kMost) return;
   payloads_.resize((payloads_.size() + 7) & ~std::size_t{7});
@@ -278,14 +289,26 @@ void CodeArchive::add(const ArchivedCode& code) {
                     .region = code.pins.has_value(),
                     .final = code.final,
                     .reserved = 0});
+  latest_[code.address] = added_.size() - 1;
+}
+
+void CodeArchive::find_added(std::uint64_t address, const std::function<bool(const ArchivedCode&)>& take) {
+  const std::lock_guard lock(mutex_);
+  const auto found = latest_.find(address);
+  if (found == latest_.end()) return;
+  const Entry& entry = added_[found->second];
+  take_code(entry, std::span(payloads_).subspan(entry.payload, entry.payload_bytes()), take);
 }
 
 void CodeArchive::forget_added() {
+  const std::lock_guard lock(mutex_);
   added_.clear();
   payloads_.clear();
+  latest_.clear();
 }
 
 void CodeArchive::write() {
+  const std::lock_guard lock(mutex_);
   if (added_.size() < kLeastAdded + kept_ / kAddedShare) return;
   std::vector<Writing::Item> items;
   const auto take_added = [&] {
@@ -310,7 +333,10 @@ void CodeArchive::write() {
     take_added();
     done = replace(Writing(std::move(items)));
   }
-  if (done) forget_added();
+  if (!done) return;
+  added_.clear();
+  payloads_.clear();
+  latest_.clear();
 }
 
 bool CodeArchive::append(const Writing& writing) const {

@@ -1,5 +1,9 @@
 // Translated code that outlives the process that made it: one file in a folder for each program, to which every process
-// that runs the program adds what it had to translate.
+// that runs the program adds what it had to translate; and one for all machines.
+//
+// In flat memory an address is the guest's. In paged memory code says nothing of where it lies: there the address is that
+// of a page that has the content of the guest's, among all that there could be (page_of()), and harts of one machine find
+// in the archive what others have translated.
 //
 // A file is a header and segments, each an index by guest address and what it points to. It is only ever appended to, by
 // one write() a process, or replaced as a whole, so what is mapped stays as it is. Code is taken by whoever runs the
@@ -8,16 +12,18 @@
 // The file is trusted as far as its owner is: it has to belong to the user and to be writable by nobody else. Checksums
 // find damage. What is wrong with a file or folder is never an error: its code is then not there.
 //
-// One thread at a time.
+// Any thread.
 #pragma once
 
 #include <array>
 #include <cstddef>
 #include <cstdint>
 #include <functional>
+#include <mutex>
 #include <optional>
 #include <span>
 #include <string>
+#include <unordered_map>
 #include <vector>
 
 #include "host/x64/compile.h"
@@ -51,21 +57,27 @@ class CodeArchive {
 
   // A random number that stays the same as long as the file does: code is of use only where it was before.
   std::uint64_t seed() const { return seed_; }
+  // Whether nothing had been kept when this was made.
   bool empty() const { return segments_.empty(); }
+  // The address of the page with this content.
+  static std::uint64_t page_of(std::span<const std::byte> content);
 
   // Calls `take` with all code that is entered in the page at `page`, the latest first where there are several for one
   // address. What it points to holds while the archive lives, pins while it is called. `take` says whether it has use
-  // for the code.
+  // for the code, and calls nothing of the archive.
   void for_each_in(std::uint64_t page, const std::function<bool(const ArchivedCode&)>& take);
 
   // Copies it, for write(). Later code for the same address replaces earlier one.
   void add(const ArchivedCode& code);
+  // Calls `take` with what was added for the address, if anything was.
+  void find_added(std::uint64_t address, const std::function<bool(const ArchivedCode&)>& take);
   // Of a fork()'s child: what was added is its parent's to write.
   void forget_added();
   // Adds to the file what was added here, if that is worth a write. Once.
   void write();
 
-  static constexpr std::size_t kMostFileBytes = std::size_t{64} << 20;
+  static constexpr std::size_t kMostAddedBytes = std::size_t{64} << 20;  // of one process
+  static constexpr std::size_t kMostFileBytes = std::size_t{256} << 20;
   static constexpr std::size_t kMostFolderBytes = std::size_t{1} << 30;
 
  private:
@@ -80,6 +92,8 @@ class CodeArchive {
   void map_file();
   void read_segments();
   std::span<const std::byte> payload(const Segment& segment, const Entry& entry) const;
+  static bool take_code(const Entry& entry, std::span<const std::byte> payload,
+                        const std::function<bool(const ArchivedCode&)>& take);
   bool append(const Writing& writing) const;
   bool replace(const Writing& writing) const;
   void prune_folder() const;
@@ -92,8 +106,11 @@ class CodeArchive {
   std::vector<Segment> segments_;   // oldest first
   bool whole_ = false;              // the file has nothing but what segments_ has
   std::size_t kept_ = 0;            // entries in segments_
-  std::vector<Entry> added_;        // offsets in payloads_
+
+  std::mutex mutex_;  // of all that follows, and of Segment::used
+  std::vector<Entry> added_;  // offsets in payloads_
   std::vector<std::byte> payloads_;
+  std::unordered_map<std::uint64_t, std::size_t> latest_;  // of added_, by address
 };
 
 }  // namespace doppel

@@ -45,6 +45,7 @@ struct CodeCache::Page {
   std::uint64_t base = 0;
   std::unordered_map<unsigned, Block> blocks;  // by offset
   bool loaded = false;                         // what the archive has for it
+  std::uint64_t archived_at = 0;               // its address there, once that is so
   // What only paged memory needs.
   struct Paged {
     Entries entries;
@@ -151,13 +152,15 @@ CodeCache::Entries& CodeCache::page(GuestPhysical gpa, const std::byte* host) {
   }
   Page::Paged& paged = *page.paged;
   if (paged.generation == generation_) return paged.entries;
-  if (paged.generation == 0 || !paged.source.same(host, paged.used)) {
+  const bool changed = paged.generation == 0 || !paged.source.same(host, paged.used);
+  if (changed) {
     if (paged.generation != 0) ++statistics_.invalidated;
     drop_blocks(page);
     paged.used = 0;
   }
   paged.others_stale = true;
   paged.generation = generation_;
+  if (changed && archive_ != nullptr) load(page);
   return paged.entries;
 }
 
@@ -195,7 +198,10 @@ const std::byte* CodeCache::find(Runner& runner, std::uint64_t address, const vo
   const unsigned offset = static_cast<unsigned>(address % kPageSize);
   const auto known = pages_.find(address >> kPageShift);
   Page* page = known == pages_.end() ? nullptr : known->second.get();
-  if (archive_ != nullptr && (page == nullptr || !page->loaded)) load(*(page = &page_at(align_down(address, kPageSize))));
+  if (archive_ != nullptr && (page == nullptr || !page->loaded)) {
+    page = &page_at(align_down(address, kPageSize));
+    load(*page);
+  }
   if (page == nullptr || !page->blocks.contains(offset)) {
     if (is_cold(address)) return nullptr;
     if (page == nullptr) page = &page_at(align_down(address, kPageSize));
@@ -216,7 +222,7 @@ const std::byte* CodeCache::find(Runner& runner, std::uint64_t address, const vo
 const std::byte* CodeCache::find(Page& page, unsigned offset, const void* site) {
   ++statistics_.lookups;
   Block& block = page.blocks[offset];
-  if (block.code == 0) {
+  if (block.code == 0 && !take_other(page, offset, false)) {
     const Stopwatch stopwatch(statistics_.seconds);
     const auto code = translate(page, offset, false);
     if (!code) return nullptr;
@@ -239,8 +245,8 @@ std::optional<std::uint32_t> CodeCache::translate(Page& page, unsigned offset, b
   const x64::EmittedCode emitted = compiler_.compile({block_, flat() ? address : offset});
   const std::optional<std::uint32_t> at = add(page, {emitted.bytes, emitted.links, emitted.faults});
   if (!at) return std::nullopt;
-  note_use(page, offset, block_);
-  this->archive(address, address, bytes.subspan(offset, block_.guest_bytes), emitted, nullptr, final);
+  note_use(page, offset, block_.guest_bytes);
+  archive(page, offset, offset, bytes.subspan(offset, block_.guest_bytes), emitted, nullptr, final);
   statistics_.guest_instructions += block_.origins.size();
   if (on_translation) {
     on_translation({lifted, block_, {memory_.code() + *at, emitted.bytes.size()}, address, false});
@@ -248,11 +254,11 @@ std::optional<std::uint32_t> CodeCache::translate(Page& page, unsigned offset, b
   return at;
 }
 
-void CodeCache::note_use(Page& page, std::size_t offset, const ir::Block& block) {
+void CodeCache::note_use(Page& page, std::size_t offset, std::size_t bytes) {
   if (page.paged == nullptr) return;
   // One that could not be lifted was looked at as well.
   constexpr std::size_t kLongest = 4;
-  page.paged->used |= CodePage::lines_of(offset, offset + block.guest_bytes + kLongest);
+  page.paged->used |= CodePage::lines_of(offset, offset + bytes + kLongest);
 }
 
 std::optional<std::uint32_t> CodeCache::add(Page& page, const NewCode& code) {
@@ -366,10 +372,12 @@ std::optional<CodeCache::Fault> CodeCache::fault_at(const void* host) const {
 
 // --- What is kept.
 
-void CodeCache::archive(std::uint64_t address, std::uint64_t source_address, std::span<const std::byte> source,
+void CodeCache::archive(const Page& page, unsigned offset, std::size_t first, std::span<const std::byte> source,
                         const x64::EmittedCode& emitted, const x64::Pins* pins, bool final) {
-  if (archive_ == nullptr || source.empty() || !guest_.recurs(address)) return;
-  ArchivedCode code{.address = address, .source_address = source_address, .source = source, .code = emitted.bytes,
+  if (archive_ == nullptr || source.empty()) return;
+  if (flat() && !guest_.recurs(page.base + offset)) return;
+  const std::uint64_t base = page.archived_at;
+  ArchivedCode code{.address = base + offset, .source_address = base + first, .source = source, .code = emitted.bytes,
                     .links = emitted.links, .faults = emitted.faults, .pins = {}, .final = final};
   if (pins != nullptr) code.pins = *pins;
   archive_->add(code);
@@ -378,35 +386,59 @@ void CodeCache::archive(std::uint64_t address, std::uint64_t source_address, std
 void CodeCache::load(Page& page) {
   page.loaded = true;
   std::span<const std::byte> present;
-  bool fetched = false;
+  if (page.paged != nullptr) {
+    present = {page.paged->fresh_source(), kPageSize};
+    page.archived_at = CodeArchive::page_of(present);
+  } else {
+    page.archived_at = page.base;
+  }
   std::vector<std::pair<std::uint32_t, unsigned>> open;  // sites and the blocks of this page that they go to
-  archive_->for_each_in(page.base, [&](const ArchivedCode& kept) {
-    const auto offset = static_cast<unsigned>(kept.address - page.base);
-    if (page.blocks.contains(offset) || (kept.pins && !has_pins(*kept.pins))) return false;
-    if (!std::exchange(fetched, true)) {
+  archive_->for_each_in(page.archived_at, [&](const ArchivedCode& kept) {
+    if (page.paged == nullptr && present.empty()) {
       fetched_.resize(kPageSize + 2);
       present = std::span(fetched_).first(guest_.fetch(page.base, fetched_));
     }
-    const std::uint64_t from = kept.source_address - page.base;
-    if (from > present.size() || present.size() - from < kept.source.size()) return false;
-    if (!std::ranges::equal(kept.source, present.subspan(from, kept.source.size()))) return false;
     const auto first_site = static_cast<std::uint32_t>(sites_.size());
-    const auto at = add(page, {kept.code, kept.links, kept.faults, kept.pins ? &*kept.pins : nullptr});
-    if (!at) return false;
+    if (!adopt(page, kept, present)) return false;
     for (std::uint32_t i = 0; i < kept.links.size(); ++i) {
       const std::uint64_t target = kept.links[i].target;
-      if (sites_[first_site + i].linked || align_down(target, kPageSize) != page.base) continue;
+      if (sites_[first_site + i].linked || (flat() && align_down(target, kPageSize) != page.base)) continue;
       open.push_back({first_site + i, static_cast<unsigned>(target % kPageSize)});
     }
-    Block& block = page.blocks[offset];
-    block.code = *at;
-    block.heat = kept.final ? kDecided : 0;
-    ++statistics_.loaded;
     return true;
   });
   for (const auto& [site, offset] : open) {
     if (const auto found = page.blocks.find(offset); found != page.blocks.end()) link(found->second, site);
   }
+}
+
+bool CodeCache::adopt(Page& page, const ArchivedCode& kept, std::span<const std::byte> present) {
+  const auto offset = static_cast<unsigned>(kept.address - page.archived_at);
+  const auto known = page.blocks.find(offset);
+  const bool better = known == page.blocks.end() || known->second.code == 0 ||
+                      (kept.final && known->second.heat != kDecided);
+  if (!better || (kept.pins && !has_pins(*kept.pins))) return false;
+  const std::uint64_t from = kept.source_address - page.archived_at;
+  if (from > present.size() || present.size() - from < kept.source.size()) return false;
+  if (!std::ranges::equal(kept.source, present.subspan(from, kept.source.size()))) return false;
+  const auto at = add(page, {kept.code, kept.links, kept.faults, kept.pins ? &*kept.pins : nullptr});
+  if (!at) return false;
+  note_use(page, from, kept.source.size());
+  Block& block = page.blocks[offset];
+  redirect(page, offset, block, *at);
+  block.heat = kept.final ? kDecided : 0;
+  ++statistics_.loaded;
+  return true;
+}
+
+bool CodeCache::take_other(Page& page, unsigned offset, bool final) {
+  if (archive_ == nullptr || page.paged == nullptr) return false;
+  bool taken = false;
+  archive_->find_added(page.archived_at + offset, [&](const ArchivedCode& code) {
+    if (final && !code.final) return false;
+    return taken = adopt(page, code, {page.paged->fresh_source(), kPageSize});
+  });
+  return taken;
 }
 
 bool CodeCache::has_pins(const x64::Pins& pins) const {
@@ -442,6 +474,7 @@ void CodeCache::note_running(Page& page, unsigned offset, std::uint8_t hot_after
   if (found == page.blocks.end()) return;
   Block& block = found->second;
   if (block.code == 0 || block.heat == kDecided || ++block.heat < hot_after) return;
+  if (take_other(page, offset, true)) return;
   const Stopwatch stopwatch(statistics_.seconds);
   const auto heat = [&page](unsigned of) {
     const auto other = page.blocks.find(of);
@@ -458,14 +491,14 @@ void CodeCache::note_running(Page& page, unsigned offset, std::uint8_t hot_after
   std::size_t first = offset, end = offset;
   for (const x64::PlacedBlock& part : region->parts) {
     const std::size_t from = part.address % kPageSize;
-    note_use(page, from, part.block);
+    note_use(page, from, part.block.guest_bytes);
     first = std::min(first, from);
     end = std::max(end, from + part.block.guest_bytes);
   }
   const x64::EmittedCode emitted = compiler_.compile_region(region->parts, region->pins);
   const std::optional<std::uint32_t> at = add(page, {emitted.bytes, emitted.links, emitted.faults, &region->pins});
   if (!at) return;
-  archive(page.base + offset, page.base + first, bytes.subspan(first, end - first), emitted, &region->pins, true);
+  archive(page, offset, first, bytes.subspan(first, end - first), emitted, &region->pins, true);
   redirect(page, offset, block, *at);
   ++statistics_.regions;
   if (on_translation) {

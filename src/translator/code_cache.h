@@ -125,6 +125,13 @@ class CodeCache {
   void expect_changes() { ++generation_; }
   void note_running(Entries& entries, unsigned offset, std::uint8_t hot_after);
 
+  // --- Both.
+
+  // From now on code comes from the archive where it is there, and what is translated goes there, to be written at the
+  // end by save(). Before anything is translated.
+  void use(std::shared_ptr<CodeArchive> archive) { archive_ = std::move(archive); }
+  void save();
+
   // --- In flat memory, on the runner's thread.
 
   // The same by guest-virtual address; also nullptr where nothing can be fetched, and where code is cold: it is to be
@@ -135,10 +142,6 @@ class CodeCache {
   void note_running(std::uint64_t address, std::uint8_t hot_after);
   // What was made of these addresses is not entered any more.
   void invalidate(std::uint64_t address, std::uint64_t size_bytes);
-  // From now on code comes from the archive where it is there, and what is translated goes there, to be written at the
-  // end by save(). Before there are runners.
-  void use(std::shared_ptr<CodeArchive> archive) { archive_ = std::move(archive); }
-  void save();
   // What to do about a host fault at `host`; nothing if no code of ours accesses guest memory there. For signal handlers
   // of a runner's thread.
   struct Fault {
@@ -193,7 +196,7 @@ class CodeCache {
   const std::byte* find(Page& page, unsigned offset, const void* site);
   // Makes code of the block at `offset`, quickly or, `final`, as good as it gets; nothing when there is no room.
   std::optional<std::uint32_t> translate(Page& page, unsigned offset, bool final);
-  void note_use(Page& page, std::size_t offset, const ir::Block& block);  // code was made of it
+  void note_use(Page& page, std::size_t offset, std::size_t bytes);  // code was made of it
   void note_running(Page& page, unsigned offset, std::uint8_t hot_after);
   void link(Block& block, const void* site);
   void link(Block& block, std::uint32_t site);  // by index
@@ -212,8 +215,12 @@ class CodeCache {
   Block* block_at(Page& page, std::uint64_t target);
   // Takes what the archive has for the page and was made of the bytes that are there.
   void load(Page& page);
-  // Gives the archive what was made of `source` at `source_address`.
-  void archive(std::uint64_t address, std::uint64_t source_address, std::span<const std::byte> source,
+  // Takes the code if it was made of `present`, what the page has from its beginning on.
+  bool adopt(Page& page, const ArchivedCode& code, std::span<const std::byte> present);
+  // In paged memory: the same for what another hart has translated; `final`: only if there is nothing better.
+  bool take_other(Page& page, unsigned offset, bool final);
+  // Gives the archive what was made of the page's bytes in [first, first + source.size()).
+  void archive(const Page& page, unsigned offset, std::size_t first, std::span<const std::byte> source,
                const x64::EmittedCode& emitted, const x64::Pins* pins, bool final);
   bool has_pins(const x64::Pins& pins) const;  // of the guest's registers
   void clear(const Runner* caller);

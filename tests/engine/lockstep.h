@@ -1,18 +1,26 @@
 // Runs a scenario on two engines and looks for a difference after each of its chunks.
 #pragma once
 
+#include <fcntl.h>
+#include <stdlib.h>
+
+#include <filesystem>
+
+#include "base/unique_fd.h"
 #include "block_text.h"
 #include "random_program.h"
+#include "translator/code_archive.h"
 
 namespace doppel::engine_test {
 
 // Two machines in the same scenario, chunk by chunk.
 class Lockstep {
  public:
-  Lockstep(const Scenario& scenario, const TranslatorEngine::Options& options)
+  Lockstep(const Scenario& scenario, const TranslatorEngine::Options& options,
+           std::shared_ptr<CodeArchive> archive = nullptr)
       : scenario_(scenario),
         reference_(EngineKind::kInterpret, scenario.contents),
-        translated_(options, scenario.contents) {}
+        translated_(options, scenario.contents, std::move(archive)) {}
 
   // Runs the first `instructions` of chunk `index`.
   void run(std::size_t index, u64 instructions) {
@@ -29,6 +37,7 @@ class Lockstep {
   }
   std::string differences() const { return engine_test::differences(reference_, translated_); }
   Machine& reference() { return reference_; }
+  EngineStatistics statistics() const { return translated_.statistics(); }
 
  private:
   const Scenario& scenario_;
@@ -105,6 +114,44 @@ inline std::string explain(const Scenario& scenario, const TranslatorEngine::Opt
                         culprit->lifted, culprit->optimized, culprit->host);
   }
   return text;
+}
+
+// A folder for kept code, while the test program runs.
+class KeptCode {
+ public:
+  KeptCode() : path_((std::filesystem::temp_directory_path() / "kept-code.XXXXXX").string()) {
+    if (::mkdtemp(path_.data()) == nullptr) std::abort();
+    folder_ = UniqueFd(::open(path_.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  }
+  ~KeptCode() { std::filesystem::remove_all(path_); }
+  std::shared_ptr<CodeArchive> archive(u64 number) const {
+    return std::make_shared<CodeArchive>(folder_.get(), CodeArchive::Key{number, 0});
+  }
+
+ private:
+  std::string path_;
+  UniqueFd folder_;
+};
+
+// As compare_engines(), with code that others have made: on another hart of the same machine, and in an earlier run.
+inline std::string compare_with_kept_code(const Scenario& scenario) {
+  static const KeptCode kept;
+  static u64 number = 0;
+  ++number;
+  auto archive = kept.archive(number);
+  for (const char* from : {"nowhere", "another hart", "another run"}) {
+    Lockstep lockstep(scenario, Machine::kEager, archive);
+    for (std::size_t i = 0; i < scenario.chunks.size(); ++i) {
+      lockstep.run(i, scenario.chunks[i].instructions);
+      const std::string differences = lockstep.differences();
+      if (!differences.empty()) return fmt::format("code from {}: chunk {} differs:\n{}", from, i, differences);
+    }
+    if (std::string_view(from) == "another hart") {
+      archive->write();
+      archive = kept.archive(number);
+    }
+  }
+  return {};
 }
 
 // Nothing if the engines agree on the scenario, else what they disagree about.

@@ -33,6 +33,12 @@ TEST(Lockstep, RandomPrograms) {
   }
 }
 
+TEST(Lockstep, KeptCode) {
+  for (u64 seed = 1; seed <= 200; ++seed) {
+    ASSERT_EQ(compare_with_kept_code(ScenarioMaker(seed).make()), "") << "seed " << seed;
+  }
+}
+
 // What a test of its own runs: assembly in M-mode, with a0 to a2 pointing to data, to the device and to code.
 Scenario scenario_of(const std::string& source, u64 instructions = 1000) {
   Scenario scenario;
@@ -48,6 +54,33 @@ Scenario scenario_of(const std::string& source, u64 instructions = 1000) {
   scenario.contents.state.x[12] = kCode;
   scenario.chunks = {{instructions, 0, 0}};
   return scenario;
+}
+
+// What one run has translated the next one takes, a loop's region as well; and a page that holds other code is another one.
+TEST(Lockstep, KeptCodeIsTaken) {
+  const KeptCode kept;
+  const std::string loop = "addi t0, zero, 500; again: addi a3, a3, STEP; addi t0, t0, -1; bne t0, zero, again";
+  const auto run = [&](const std::string& step, u64 number) {
+    const Scenario scenario = scenario_of(std::string(loop).replace(loop.find("STEP"), 4, step), 1600);
+    const auto archive = kept.archive(number);
+    Lockstep lockstep(scenario, Machine::kEager, archive);
+    lockstep.run_chunks(1);
+    EXPECT_EQ(lockstep.differences(), "");
+    std::vector<std::byte> padding(16);
+    for (u64 i = 0; i < 16; ++i) {
+      archive->add({.address = i, .source_address = i, .source = padding, .code = padding, .links = {}, .faults = {},
+                    .pins = {}, .final = false});  // as many as are worth a write
+    }
+    archive->write();
+    return lockstep.statistics();
+  };
+  const EngineStatistics first = run("3", 1), second = run("3", 1), other = run("5", 1);
+  EXPECT_GT(first.blocks_translated, 1u);
+  EXPECT_GT(first.regions_translated, 0u);
+  EXPECT_EQ(second.blocks_translated, 0u);
+  EXPECT_EQ(second.regions_translated, 0u);
+  EXPECT_GE(second.cache_loaded, first.blocks_translated);
+  EXPECT_EQ(other.cache_loaded, 0u);
 }
 
 // More values than any host has registers, alive at once: every register is read in each of its types, and read

@@ -100,10 +100,13 @@ class Machine {
   Machine(EngineKind kind, const Contents& contents) : Machine(kind, contents, nullptr) {}
   // One that sees loops as hot at once: regions form wherever they can.
   static constexpr TranslatorEngine::Options kEager{.slice = 61, .hot_after = 1, .translate_after = 0};
-  Machine(const TranslatorEngine::Options& options, const Contents& contents)
+  Machine(const TranslatorEngine::Options& options, const Contents& contents,
+          std::shared_ptr<CodeArchive> archive = nullptr)
       : Machine(EngineKind::kInterpret, contents, nullptr) {
     engine_.reset();  // engines leave what they hook into the hart as they found it
-    engine_ = TranslatorEngine::create(hart_, options).value();
+    auto engine = TranslatorEngine::create(hart_, options).value();
+    if (archive != nullptr) engine->keep_code(std::move(archive));
+    engine_ = std::move(engine);
   }
   // Another hart in the memory of `first`, in a state of its own.
   Machine(EngineKind kind, const riscv::HartState& state, Machine& first)

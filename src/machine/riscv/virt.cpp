@@ -16,6 +16,7 @@
 #include "device/virtio/net/virtio_net.h"
 #include "device/virtio/virtio_mmio.h"
 #include "engine/hart_thread.h"
+#include "engine/kept_code.h"
 #include "isa/riscv/hart.h"
 #include "machine/riscv/boot.h"
 #include "machine/riscv/debug_harts.h"
@@ -105,6 +106,7 @@ class VirtBoard final : public Machine {
   Plic* plic_ = nullptr;
   std::vector<VirtioMmio*> virtio_;  // those of devices_, in slot order
   std::optional<Htif> htif_;
+  std::shared_ptr<CodeArchive> kept_code_;  // may be null
   std::vector<std::unique_ptr<HartThread>> threads_;
 };
 
@@ -138,8 +140,13 @@ Result<void> VirtBoard::make_threads() {
     if (!created) return std::unexpected(created.error());
     log = std::move(*created);
   }
+  // A trace is to show the translations themselves.
+  if (config_.code_folder >= 0 && kind == EngineKind::kTranslate && log == nullptr) {
+    const std::string identity = "machine " + harts_.front()->isa().isa_string();
+    kept_code_ = open_code_archive(config_.code_folder, std::as_bytes(std::span(identity)));
+  }
   for (const auto& hart : harts_) {
-    Result<std::unique_ptr<Engine>> engine = make_engine(kind, *hart, log);
+    Result<std::unique_ptr<Engine>> engine = make_engine(kind, *hart, log, kept_code_);
     if (!engine) return std::unexpected(engine.error());
     threads_.push_back(std::make_unique<HartThread>(*hart, std::move(*engine)));
   }
@@ -316,6 +323,7 @@ void VirtBoard::conclude(Outcome outcome) {
 void VirtBoard::halt() {
   for (const auto& thread : threads_) thread->stop();
   for (VirtioMmio* device : virtio_) device->drain();
+  if (kept_code_ != nullptr) write_code_archive(*kept_code_);
 }
 
 std::unique_ptr<debug::Target> VirtBoard::debug_target(std::function<void()> kill) {
