@@ -23,6 +23,9 @@ using riscv::TlbContext;
 // A Debian with systemd has run 75 MiB of it by its login; what does not fit is all translated anew.
 constexpr std::size_t kCodeBytes = std::size_t{128} << 20;
 
+// Of page slots in the TLB.
+constexpr unsigned kSlicesARound = 16;
+
 // MXCSR: all exceptions masked, no flags.
 constexpr unsigned kMaskedExceptions = 0x1f80;
 constexpr unsigned kRoundingShift = 13;
@@ -55,6 +58,9 @@ x64::StateOffsets TranslatorEngine::state_offsets(x64::MemoryModel memory) {
   o.tlb_write = offsetof(TlbContext, write);
   o.tlb_fetch = offsetof(TlbContext, translated);
   o.tlb_entries = TlbContext::kEntries;
+  o.tlb_slots = offsetof(TlbContext, slots);
+  o.tlb_slot_refills = offsetof(TlbContext, slot_refills);
+  o.stack_pointer = riscv::state_offset::x(2);
   o.jump_entries = CodeCache::kJumpEntries;
   o.page_entries = offsetof(CodeCache::Entries, code);
   o.integer_registers = riscv::state_offset::x(0);
@@ -78,6 +84,7 @@ std::size_t fetch_code(const riscv::UserSpace& user, std::uint64_t address, std:
 }
 
 static_assert(x64::kSpillSlots <= isa::CodeFrame::kSlots && sizeof(CodeCache::JumpEntry) == 16);
+static_assert(TlbContext::kSlots == x64::kPageSlots);
 static_assert(sizeof(riscv::TlbEntry) == 16 && sizeof(riscv::FetchEntry) == 16);
 
 // The encoding of an instruction, or what `code` has of it.
@@ -159,6 +166,7 @@ riscv::Exit TranslatorEngine::run(std::uint64_t budget) {
   running = this;
   // A reset or a restored state knows nothing of this engine.
   state_.frame.code = cache_->code();
+  state_.frame.tlb = nullptr;
   state_.frame.exit = cache_->code() + cache_->stubs().exit;
   state_.frame.clock = cache_->code() + cache_->stubs().clock;
   for (unsigned i = 0; i < x64::kLeaveReasons; ++i) {
@@ -217,6 +225,7 @@ riscv::Exit TranslatorEngine::run(std::uint64_t budget) {
         } else {
           note_running();
         }
+        if (!flat() && ++slices_ % kSlicesARound == 0) mmu_.tlb().begin_round();
         break;
       case x64::ExitReason::kGo:
       case x64::ExitReason::kFault: break;
@@ -235,7 +244,7 @@ void TranslatorEngine::enter(const std::byte* code) {
       return;
     }
   } else {
-    state_.frame.tlb = &mmu_.tlb();
+    use_tlb();
     state_.frame.page = align_down(state_.pc, kPageSize);
   }
   if (floating_wanted_) open_floating();
@@ -243,6 +252,12 @@ void TranslatorEngine::enter(const std::byte* code) {
   floating_wanted_ = floating_open_;
   close_floating();
   if (flat()) runner_.end();
+}
+
+void TranslatorEngine::use_tlb() {
+  if (state_.frame.tlb == &mmu_.tlb()) return;
+  state_.frame.tlb = &mmu_.tlb();
+  if (cache_->compiler().features().segment_bases) x64::set_segment_base(state_.frame.tlb);
 }
 
 const std::byte* TranslatorEngine::find(const void* site) {
@@ -274,7 +289,8 @@ void TranslatorEngine::note_running() {
   if (flat()) return cache_->note_running(state_.pc, options_.hot_after);
   if (fetch_entry().tag != align_down(state_.pc, kPageSize)) return;
   auto& entries = *static_cast<CodeCache::Entries*>(fetch_entry().code);
-  cache_->note_running(entries, static_cast<unsigned>(state_.pc & (kPageSize - 1)), options_.hot_after);
+  cache_->note_running(entries, static_cast<unsigned>(state_.pc & (kPageSize - 1)), options_.hot_after,
+                       mmu_.tlb().unfit_slots);
 }
 
 riscv::FetchEntry& TranslatorEngine::fetch_entry() {
@@ -456,7 +472,7 @@ x64::SlowResult TranslatorEngine::slow_step(void*, std::uint64_t, std::uint64_t 
     if (self.hart_.attention()) return {0, Resume::kLeave};
   }
   if (computing && in_sequence) self.open_floating();
-  if (!self.flat()) state.frame.tlb = &self.mmu_.tlb();
+  if (!self.flat()) self.use_tlb();
   return {0, in_sequence ? Resume::kHere : Resume::kJump};
 }
 

@@ -56,6 +56,7 @@ class TranslatorEngine final : public Engine {
   void note_running();
   // Runs `code` until it comes back.
   void enter(const std::byte* code);
+  void use_tlb();  // has translated code look into the TLB in force
   riscv::FetchEntry& fetch_entry();  // where the TLB may hold state.pc's page
   std::uint32_t known_here();  // the encoding at state.pc, or what its page has of it; 0 where nothing is known
   bool computes(std::uint32_t raw) const;  // is a floating-point instruction
@@ -89,6 +90,7 @@ class TranslatorEngine final : public Engine {
   bool floating_open_ = false;
   bool floating_wanted_ = false;  // by what runs next
   std::uint64_t slice_end_ = 0;  // state.instructions when the slice's budget is zero
+  unsigned slices_ = 0;  // used up
   std::uint64_t steps_ = 0;
   std::uint64_t links_ = 0;
   std::uint64_t found_ = 0;  // without asking the cache

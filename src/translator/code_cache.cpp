@@ -15,7 +15,8 @@ namespace doppel {
 namespace {
 
 constexpr std::uint64_t kNoAddress = 1;  // of an empty jump entry
-constexpr std::uint8_t kDecided = 255;   // of heat: there is a region, or there will be none
+constexpr std::uint8_t kDecided = 255;    // of heat: there is a region, or there will be none
+constexpr std::uint8_t kSecondLook = 64;  // at a region, when it was found running so often
 
 // The lifter's and the passes' work, checked in debug and sanitizer builds.
 void check([[maybe_unused]] const ir::Block& block) {
@@ -458,35 +459,46 @@ void CodeCache::save() {
 
 // --- Regions.
 
-void CodeCache::note_running(Entries& entries, unsigned offset, std::uint8_t hot_after) {
+void CodeCache::note_running(Entries& entries, unsigned offset, std::uint8_t hot_after, std::uint64_t unfit) {
   const std::lock_guard lock(mutex_);
-  note_running(*entries.page, offset, hot_after);
+  note_running(*entries.page, offset, hot_after, unfit);
 }
 
 void CodeCache::note_running(std::uint64_t address, std::uint8_t hot_after) {
   const std::lock_guard lock(mutex_);
   const auto page = pages_.find(address >> kPageShift);
-  if (page != pages_.end()) note_running(*page->second, static_cast<unsigned>(address % kPageSize), hot_after);
+  if (page != pages_.end()) note_running(*page->second, static_cast<unsigned>(address % kPageSize), hot_after, 0);
 }
 
-void CodeCache::note_running(Page& page, unsigned offset, std::uint8_t hot_after) {
+void CodeCache::note_running(Page& page, unsigned offset, std::uint8_t hot_after, std::uint64_t unfit) {
   const auto found = page.blocks.find(offset);
   if (found == page.blocks.end()) return;
   Block& block = found->second;
-  if (block.code == 0 || block.heat == kDecided || ++block.heat < hot_after) return;
+  if (block.code == 0) return;
+  if (block.heat == kDecided) {
+    // Once more, when it is known which of its page slots repay. Only then the region is worth being kept.
+    if (block.page_slots == 0 || ++block.later_heat < kSecondLook) return;
+    const Stopwatch stopwatch(statistics_.seconds);
+    if (archive_ != nullptr || (block.page_slots & unfit) != 0) make_region(page, offset, block, unfit, true);
+    block.page_slots = 0;
+    return;
+  }
+  if (++block.heat < hot_after) return;
   if (take_other(page, offset, true)) return;
+  block.heat = kDecided;
   const Stopwatch stopwatch(statistics_.seconds);
+  if (make_region(page, offset, block, 0, false)) return;
+  if (const auto code = translate(page, offset, true)) redirect(page, offset, block, *code);
+}
+
+bool CodeCache::make_region(Page& page, unsigned offset, Block& block, std::uint64_t unfit, bool last) {
   const auto heat = [&page](unsigned of) {
     const auto other = page.blocks.find(of);
     return other == page.blocks.end() ? 0u : other->second.heat;
   };
   const std::span<const std::byte> bytes = source(page, 0, kPageSize + 2);
   const std::optional<Region> region = form_region(bytes, page.base, offset, guest_.lift, compiler_.offsets(), heat);
-  block.heat = kDecided;
-  if (!region) {
-    if (const auto code = translate(page, offset, true)) redirect(page, offset, block, *code);
-    return;
-  }
+  if (!region) return false;
   for (const ir::Block& part : region->blocks) check(part);
   std::size_t first = offset, end = offset;
   for (const x64::PlacedBlock& part : region->parts) {
@@ -495,16 +507,20 @@ void CodeCache::note_running(Page& page, unsigned offset, std::uint8_t hot_after
     first = std::min(first, from);
     end = std::max(end, from + part.block.guest_bytes);
   }
-  const x64::EmittedCode emitted = compiler_.compile_region(region->parts, region->pins);
+  const x64::EmittedCode emitted = compiler_.compile_region(region->parts, region->pins, unfit);
   const std::optional<std::uint32_t> at = add(page, {emitted.bytes, emitted.links, emitted.faults, &region->pins});
-  if (!at) return;
-  archive(page, offset, first, bytes.subspan(first, end - first), emitted, &region->pins, true);
+  if (!at) return true;
+  if (last || emitted.page_slots == 0) {
+    archive(page, offset, first, bytes.subspan(first, end - first), emitted, &region->pins, true);
+  }
   redirect(page, offset, block, *at);
+  block.page_slots = emitted.page_slots;
   ++statistics_.regions;
   if (on_translation) {
     const ir::Block& head = region->blocks.front();
     on_translation({head, head, {memory_.code() + *at, emitted.bytes.size()}, page.base + offset, true});
   }
+  return true;
 }
 
 void CodeCache::clear(const Runner* caller) {

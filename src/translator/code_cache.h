@@ -123,7 +123,8 @@ class CodeCache {
   static const std::byte* source(const Entries& entries);
   // The guest may have changed code.
   void expect_changes() { ++generation_; }
-  void note_running(Entries& entries, unsigned offset, std::uint8_t hot_after);
+  // As below. `unfit` says of which page slots the base left its page too often of late.
+  void note_running(Entries& entries, unsigned offset, std::uint8_t hot_after, std::uint64_t unfit);
 
   // --- Both.
 
@@ -178,6 +179,8 @@ class CodeCache {
   struct Block {
     std::uint32_t code = 0;
     std::uint8_t heat = 0;                // how often note_running() named it
+    std::uint8_t later_heat = 0;          // likewise, once it was a region
+    std::uint64_t page_slots = 0;         // that the region uses
     std::vector<std::uint32_t> incoming;  // links to it, by index
   };
   struct Site {
@@ -197,7 +200,9 @@ class CodeCache {
   // Makes code of the block at `offset`, quickly or, `final`, as good as it gets; nothing when there is no room.
   std::optional<std::uint32_t> translate(Page& page, unsigned offset, bool final);
   void note_use(Page& page, std::size_t offset, std::size_t bytes);  // code was made of it
-  void note_running(Page& page, unsigned offset, std::uint8_t hot_after);
+  void note_running(Page& page, unsigned offset, std::uint8_t hot_after, std::uint64_t unfit);
+  // Makes a region of the loop at `offset`, if there is one and room; gives whether there is. The `last` time it is kept.
+  bool make_region(Page& page, unsigned offset, Block& block, std::uint64_t unfit, bool last);
   void link(Block& block, const void* site);
   void link(Block& block, std::uint32_t site);  // by index
   // From now on whoever goes to the block comes to `code`.

@@ -85,6 +85,36 @@ inline std::string name_state(const std::string& text, std::string_view before, 
   return result + text.substr(done);
 }
 
+// Likewise of fields of the TLB, at the ends of addresses.
+inline std::string name_tlb(std::string text) {
+  static const auto names = [] {
+    const x64::StateOffsets o = TranslatorEngine::state_offsets();
+    std::map<std::uint64_t, std::string> map;
+    for (const auto& [offset, name] : std::initializer_list<std::pair<std::uint32_t, const char*>>{
+             {o.tlb_read, "read"}, {o.tlb_write, "write"}, {o.tlb_fetch, "fetch"}}) {
+      map[offset] = name;
+      map[offset + 8] = fmt::format("{}.addend", name);
+    }
+    for (unsigned i = 0; i < x64::kPageSlots; ++i) {
+      const std::string place =
+          fmt::format("{} {}", riscv::integer_register_names()[i / 2], i % 2 == 0 ? "read" : "write");
+      map[o.tlb_slots + 16 * i] = place;
+      map[o.tlb_slots + 16 * i + 8] = place + ".addend";
+      map[o.tlb_slot_refills + i] = place + ".refills";
+    }
+    return map;
+  }();
+  const std::size_t segment = text.find("gs:[");
+  if (segment == std::string::npos) return text;
+  constexpr std::string_view kFirst = "gs:[rcx]";
+  if (text.substr(segment, kFirst.size()) == kFirst) text.replace(segment, kFirst.size(), "gs:[rcx+0]");
+  const std::size_t plus = text.find('+', segment);
+  const std::size_t begin = plus == std::string::npos ? segment + 4 : plus + 1;
+  const std::size_t end = text.find(']', begin);
+  const auto name = names.find(std::strtoull(text.substr(begin, end - begin).c_str(), nullptr, 0));
+  return name == names.end() ? text : text.replace(begin, end - begin, name->second);
+}
+
 inline std::string print_ir(const ir::Block& block) {
   const std::string text = ir::print(block);
   std::string named;
@@ -120,7 +150,8 @@ inline std::string print_host(std::span<const std::byte> code) {
     std::array<char, 256> buffer;
     ZydisFormatterFormatInstruction(&formatter, &instruction, operands.data(), instruction.operand_count_visible,
                                     buffer.data(), buffer.size(), at, nullptr);
-    const std::string above = name_state(buffer.data(), "[rbp+", "]", 1, x64::kStateBias);
+    const std::string text = name_tlb(buffer.data());
+    const std::string above = name_state(text, "[rbp+", "]", 1, x64::kStateBias);
     Line& line = lines[at] = {name_state(above, "[rbp-", "]", -1, x64::kStateBias), {}};
     if (operands[0].type == ZYDIS_OPERAND_TYPE_IMMEDIATE && operands[0].imm.is_relative) {
       ZyanU64 target = 0;

@@ -83,7 +83,7 @@ void check(std::string_view file, std::size_t least, const x64::HostFeatures& fe
 
 TEST(HostCode, OfAModernHost) {
   check("host_code.cases", 60,
-        {.bmi2 = true, .lzcnt = true, .bmi1 = true, .popcnt = true, .fma = true, .avx = true});
+        {.bmi2 = true, .lzcnt = true, .bmi1 = true, .popcnt = true, .fma = true, .avx = true, .segment_bases = true});
 }
 
 TEST(HostCode, OfTheOldestHost) { check("host_code_base.cases", 10, {}); }

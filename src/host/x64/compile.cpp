@@ -1,6 +1,9 @@
 // The compiler as others see it, and the parts of a piece of code one after the other.
 #include "host/x64/compile.h"
 
+#include <asm/hwcap2.h>
+#include <sys/auxv.h>
+
 #include <cstdlib>
 #include <string_view>
 
@@ -28,6 +31,7 @@ HostFeatures HostFeatures::detect() {
     features.popcnt = __builtin_cpu_supports("popcnt");
     features.avx = __builtin_cpu_supports("avx");
     features.fma = __builtin_cpu_supports("fma");
+    features.segment_bases = (::getauxval(AT_HWCAP2) & HWCAP2_FSGSBASE) != 0;
     // For tests of the fall-backs: as if the host were the first x86-64.
     const char* limit = std::getenv("DOPPEL_HOST_FEATURES");
     if (limit != nullptr && std::string_view(limit) == "base") features = {};
@@ -62,7 +66,7 @@ EmittedCode Compiler::Emission::run() {
   for (std::size_t i = 0; i < links_.size(); ++i) {
     links_[i].unlinked = static_cast<std::uint32_t>(code_.labelOffset(unlinked_[i]));
   }
-  return {bytes_of(code_), std::move(links_), std::move(faults_)};
+  return {bytes_of(code_), std::move(links_), std::move(faults_), page_slots_};
 }
 
 void Compiler::Emission::select(std::size_t part) {
@@ -108,11 +112,11 @@ std::optional<std::size_t> Compiler::Emission::part_at(std::uint64_t address) co
 }
 
 EmittedCode Compiler::compile(const PlacedBlock& block) const {
-  return Emission(offsets_, features_, Pins{offsets_.pinned, {}}, {&block, 1}, false).run();
+  return Emission(offsets_, features_, Pins{offsets_.pinned, {}}, {&block, 1}, std::nullopt).run();
 }
 
-EmittedCode Compiler::compile_region(std::span<const PlacedBlock> blocks, const Pins& pins) const {
-  return Emission(offsets_, features_, pins, blocks, true).run();
+EmittedCode Compiler::compile_region(std::span<const PlacedBlock> blocks, const Pins& pins, std::uint64_t unfit) const {
+  return Emission(offsets_, features_, pins, blocks, unfit).run();
 }
 
 std::span<const unsigned> Compiler::pinned_registers() {

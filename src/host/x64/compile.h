@@ -24,9 +24,14 @@ struct HostFeatures {
   bool popcnt = false;
   bool fma = false;
   bool avx = false;
+  // Programs set the bases of segments: code then reaches the software TLB by GS.
+  bool segment_bases = false;
   // Of this host; DOPPEL_HOST_FEATURES=base in the environment hides all of them.
   static HostFeatures detect();
 };
+
+// Makes `base` the base of the GS segment, for code that was compiled for HostFeatures::segment_bases. On such hosts only.
+void set_segment_base(const void* base);
 
 // A stub that keeps the guest registers that all blocks pin, and one for regions, which keep their own.
 struct StubOffsets {
@@ -52,6 +57,9 @@ struct StateOffsets {
   StubOffsets read, write, step;                                        // likewise
   std::uint32_t tlb_read, tlb_write, tlb_fetch;  // arrays of {tag, addend or page object} in the TLB
   std::uint32_t tlb_entries;                     // of each array; a power of two
+  // In the TLB: kPageSlots of {tag, addend}, and for each how often it may be filled anew, one byte.
+  std::uint32_t tlb_slots, tlb_slot_refills;
+  std::uint32_t stack_pointer;                   // state offset of the register that compilers address frames by
   // Where memory is not paged, `tlb` points to a table of {guest address, code} that jumps look up instead, indexed by
   // the address without its lowest bit.
   std::uint32_t jump_entries;                    // a power of two
@@ -92,6 +100,7 @@ struct EmittedCode {
   std::vector<std::byte> bytes;
   std::vector<Link> links;          // in order of `at`
   std::vector<FaultPoint> faults;   // likewise
+  std::uint64_t page_slots = 0;     // of a region: which it uses
 };
 
 // Why translated code came back; in the state's exit_reason.
@@ -109,6 +118,8 @@ inline constexpr unsigned kLeaveReasons = 4;  // all but the last: code itself l
 inline constexpr int kStateBias = 128;
 // How many spill slots a state has.
 inline constexpr unsigned kSpillSlots = 512;
+// How many page slots a TLB has: two for each guest register, for loads and for stores.
+inline constexpr unsigned kPageSlots = 64;
 // How many state offsets can be pinned.
 inline constexpr unsigned kPinnedRegisters = 7;
 // And how many floating-point registers, in regions.
@@ -155,6 +166,7 @@ class Compiler {
   ~Compiler();
 
   const StateOffsets& offsets() const { return offsets_; }
+  const HostFeatures& features() const { return features_; }
 
   // What an empty entry of a page leads to: back to the dispatcher, pc being in the state.
   std::vector<std::byte> make_entry_miss() const;
@@ -164,8 +176,8 @@ class Compiler {
   EmittedCode compile(const PlacedBlock& block) const;
 
   // Compiles blocks together: jumps among them are direct, and they keep `pins` in host registers instead of the
-  // ones that all other code agrees on. Entered at the first block.
-  EmittedCode compile_region(std::span<const PlacedBlock> blocks, const Pins& pins) const;
+  // ones that all other code agrees on. Entered at the first block. Page slots in `unfit` are not used.
+  EmittedCode compile_region(std::span<const PlacedBlock> blocks, const Pins& pins, std::uint64_t unfit = 0) const;
 
   // The host registers that keep pinned guest registers, by their numbers in machine code.
   static std::span<const unsigned> pinned_registers();

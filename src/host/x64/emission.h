@@ -52,21 +52,35 @@ inline x86::Mem state(std::int64_t offset, unsigned bytes = 8) {
 // The finished code.
 std::vector<std::byte> bytes_of(CodeHolder& code);
 
+// In paged memory: finds the TLB entry of the guest address in rax, and gives that field of it, by the offset of the array
+// plus that in an entry. In rcx is what leads to the entry.
+class TlbEntry {
+ public:
+  TlbEntry(x86::Assembler& a, const StateOffsets& o, const HostFeatures& features);
+  x86::Mem field(std::uint32_t offset) const;
+
+ private:
+  bool by_segment_;
+};
+
 // Jumps to the code of the guest address in rax, if the running thread knows it; else to `miss`. A call leaves the
 // host's return address on the stack.
-void emit_jump_to_rax(x86::Assembler& a, const StateOffsets& o, const Label& miss, bool call = false);
+void emit_jump_to_rax(x86::Assembler& a, const StateOffsets& o, const HostFeatures& features, const Label& miss,
+                      bool call = false);
 // Leaves translated code with pc in rax, and for kLink the site in rcx.
 void emit_leave(x86::Assembler& a, const StateOffsets& o, ExitReason reason);
 
 class Compiler::Emission {
  public:
+  // Of a region `unfit` has the page slots not to be used.
   Emission(const StateOffsets& offsets, const HostFeatures& features, const Pins& pins,
-           std::span<const PlacedBlock> parts, bool region)
+           std::span<const PlacedBlock> parts, std::optional<std::uint64_t> unfit)
       : o_(offsets),
         features_(features),
         pins_(pins),
         parts_(parts),
-        region_(region),
+        region_(unfit.has_value()),
+        unfit_slots_(unfit.value_or(0)),
         last_value_xmm_(kLastXmm - static_cast<unsigned>(pins.floating.size())) {
     assert(pins.integer.size() <= kPinnedRegisters && pins.floating.size() <= kPinnedFloatingRegisters);
     code_.reset(ResetPolicy::kSoft);
@@ -331,7 +345,25 @@ class Compiler::Emission {
   void begin_group();
   void end_group();
 
-  // Finds the location of a load or store, [rax + rcx]; jumps to `slow` with the guest address in rax when it has none.
+  // The place in the TLB where accesses off the base of the current instruction leave the page that they were in last.
+  std::optional<unsigned> page_slot_now();
+  x86::Mem page_slot(unsigned number, unsigned field) const;  // 0: tag, 1: addend
+  // With the tag in rdx and the addend in rcx; goes on at `done`.
+  void refill_page_slot(unsigned number, const Label& done);
+
+  void address_of_access(const x86::Gp& into, const x86::Gp& base, std::int64_t offset);
+  // The bytes of a group, from base + least to beyond after that, and the array of the TLB for them.
+  struct Span {
+    x86::Gp base;
+    std::int64_t least;
+    int beyond;
+    std::uint32_t array;
+  };
+  // Finds the span's addend, rcx, and tag, rdx, in the TLB; jumps to `alone` where its bytes have none in common. If the
+  // base is in rax, restore_base() must follow in both cases.
+  void look_up(const Span& span, const Label& alone);
+  void restore_base(const Span& span);
+  // Finds the location of a load or store; jumps to `slow` with the guest address in rax when it has none. Leaves rdx free.
   x86::Mem locate(const Inst& inst, const x86::Gp& base, std::uint32_t array, const Label& slow);
 
   // The instruction is left to the interpreter; values that share a pinned register must leave it first.
@@ -408,6 +440,7 @@ class Compiler::Emission {
   const PinMap floating_pin_of_ = map_of(pins_.floating, o_.floating_registers);
   const std::span<const PlacedBlock> parts_;
   const bool region_;
+  const std::uint64_t unfit_slots_;
   const unsigned last_value_xmm_;
   std::size_t part_ = 0;  // the one being emitted, with its block and address
   const ir::Block* block_ = nullptr;
@@ -422,6 +455,7 @@ class Compiler::Emission {
   std::vector<Link> links_;
   std::vector<Label>& unlinked_ = workspace_.unlinked;  // of each link
   std::vector<FaultPoint> faults_;
+  std::uint64_t page_slots_ = 0;
 
   std::size_t now_ = 0;
   std::vector<std::uint32_t>& last_use_ = workspace_.last_use;

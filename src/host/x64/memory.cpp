@@ -13,6 +13,9 @@ std::int64_t narrowed(std::int64_t value, ir::Access access) {
   }
 }
 
+// What of an address an entry's tag must agree with for an access: the page, and that it is aligned.
+int tag_mask(ir::Access access) { return -4096 | static_cast<int>(ir::bytes_of(access) - 1); }
+
 }  // namespace
 
 std::uint32_t Compiler::Emission::packed(const Inst& inst) const {
@@ -44,21 +47,13 @@ Label Compiler::Emission::leave_by_step(const Inst& inst) {
 
 void Compiler::Emission::emit_lookup(ir::Access access, std::int64_t offset, const x86::Gp& base, std::uint32_t array,
                                      const Label& slow) {
-  if (offset != 0) {
-    a_.lea(x86::rax, x86::ptr(base, static_cast<int>(offset)));
-  } else if (base != x86::rax) {
-    a_.mov(x86::rax, base);
-  }
-  const unsigned bytes = ir::bytes_of(access);
-  a_.mov(x86::ecx, x86::eax);
-  a_.shr(x86::ecx, 8);
-  a_.and_(x86::ecx, static_cast<int>((o_.tlb_entries - 1) << 4));
+  address_of_access(x86::rax, base, offset);
+  const TlbEntry entry(a_, o_, features_);
   a_.mov(x86::rdx, x86::rax);
-  a_.and_(x86::rdx, static_cast<int>(-4096 | static_cast<int>(bytes - 1)));
-  a_.add(x86::rcx, state(o_.tlb));
-  a_.cmp(x86::rdx, x86::qword_ptr(x86::rcx, static_cast<int>(array)));
+  a_.and_(x86::rdx, tag_mask(access));
+  a_.cmp(x86::rdx, entry.field(array));
   a_.jne(slow);
-  a_.mov(x86::rcx, x86::qword_ptr(x86::rcx, static_cast<int>(array) + 8));
+  a_.mov(x86::rcx, entry.field(array + 8));
 }
 
 void Compiler::Emission::call_slow(const Inst& inst, const StubOffsets& stub, const Saved& saved) {
@@ -122,46 +117,143 @@ void Compiler::Emission::end_group() {
   if (Group* group = group_now(); group != nullptr && group->last == now_) slot_used_[group->slot] = false;
 }
 
+std::optional<unsigned> Compiler::Emission::page_slot_now() {
+  if (!features_.segment_bases) return std::nullopt;
+  const Inst& inst = block_->insts[now_];
+  const Inst& base = block_->insts[inst.operands[0]];
+  const auto number = base.op == Op::kGet ? guest_register_at(base.imm) : std::nullopt;
+  if (!number || (!region_ && base.imm != o_.stack_pointer)) return std::nullopt;
+  const unsigned slot = 2 * *number + (inst.op == Op::kStore ? 1 : 0);
+  const std::uint64_t bit = std::uint64_t{1} << slot;
+  if ((unfit_slots_ & bit) != 0) return std::nullopt;
+  page_slots_ |= bit;
+  return slot;
+}
+
+x86::Mem Compiler::Emission::page_slot(unsigned number, unsigned field) const {
+  x86::Mem at = x86::qword_ptr_abs(o_.tlb_slots + 16 * number + 8 * field);
+  at.setSegment(x86::gs);
+  return at;
+}
+
+void Compiler::Emission::refill_page_slot(unsigned number, const Label& done) {
+  x86::Mem left = x86::byte_ptr_abs(o_.tlb_slot_refills + number);
+  left.setSegment(x86::gs);
+  const Label last = a_.newLabel();
+  a_.cmp(left, 0);
+  a_.je(done);
+  a_.dec(left);
+  a_.jz(last);
+  a_.mov(page_slot(number, 0), x86::rdx);
+  a_.mov(page_slot(number, 1), x86::rcx);
+  a_.jmp(done);
+  // From here on it misses each time, which the host predicts.
+  a_.bind(last);
+  a_.mov(page_slot(number, 0), -1);
+  a_.jmp(done);
+}
+
+void Compiler::Emission::address_of_access(const x86::Gp& into, const x86::Gp& base, std::int64_t offset) {
+  if (offset != 0) {
+    a_.lea(into, x86::ptr(base, static_cast<int>(offset)));
+  } else if (base != into) {
+    a_.mov(into, base);
+  }
+}
+
+void Compiler::Emission::look_up(const Span& span, const Label& alone) {
+  address_of_access(x86::rax, span.base, span.least);
+  const TlbEntry entry(a_, o_, features_);
+  // Entries of neighbouring pages are in other places: the last byte's tag at the first byte's place says both.
+  a_.lea(x86::rdx, x86::ptr(x86::rax, span.beyond));
+  a_.and_(x86::rdx, -static_cast<int>(kPageSize));
+  a_.cmp(x86::rdx, entry.field(span.array));
+  a_.jne(alone);
+  a_.mov(x86::rcx, entry.field(span.array + 8));
+}
+
+void Compiler::Emission::restore_base(const Span& span) {
+  if (span.base == x86::rax && span.least != 0) a_.add(x86::rax, static_cast<int>(-span.least));
+}
+
 x86::Mem Compiler::Emission::locate(const Inst& inst, const x86::Gp& base, std::uint32_t array, const Label& slow) {
-  const x86::Mem at = x86::ptr(x86::rax, x86::rcx);
   Group* group = group_now();
+  const std::optional<unsigned> page = page_slot_now();
+  std::int64_t offset = inst.imm;
+  if (group == nullptr && !page) {
+    emit_lookup(inst.access(), offset, base, array, slow);
+    return x86::ptr(x86::rax, x86::rcx);
+  }
+  // What is left of the base, once the ways here use rax themselves.
+  const bool in_rax = base == x86::rax;
+  const std::int64_t moved = in_rax ? offset : 0;
+  if (moved != 0) a_.add(x86::rax, static_cast<int>(moved));
+  offset -= moved;
+  const x86::Mem at = x86::ptr(base, x86::rcx, 0, static_cast<int>(offset));
+  const Label ready = a_.newLabel();
   if (group == nullptr) {
-    emit_lookup(inst.access(), inst.imm, base, array, slow);
+    const Label miss = a_.newLabel();
+    address_of_access(x86::rdx, base, offset);
+    a_.and_(x86::rdx, tag_mask(inst.access()));
+    a_.cmp(x86::rdx, page_slot(*page, 0));
+    a_.jne(miss);
+    a_.mov(x86::rcx, page_slot(*page, 1));
+    a_.bind(ready);
+    later([=, this] {
+      a_.bind(miss);
+      address_of_access(x86::rax, base, offset);
+      const TlbEntry entry(a_, o_, features_);
+      a_.cmp(x86::rdx, entry.field(array));
+      a_.jne(slow);
+      a_.mov(x86::rcx, entry.field(array + 8));
+      refill_page_slot(*page, ready);
+    });
     return at;
   }
   const Label alone = a_.newLabel();
-  const Label ready = a_.newLabel();
   const unsigned kept = group->slot;
-  const bool first = group->first == now_;
-  const int beyond = static_cast<int>(inst.imm - group->least);
-  if (first) {
-    a_.lea(x86::rax, x86::ptr(base, static_cast<int>(group->least)));
-    a_.mov(x86::ecx, x86::eax);
-    a_.shr(x86::ecx, 8);
-    a_.and_(x86::ecx, static_cast<int>((o_.tlb_entries - 1) << 4));
-    // Entries of neighbouring pages are in other places: the last byte's tag at the first byte's place says both.
-    a_.lea(x86::rdx, x86::ptr(x86::rax, static_cast<int>(group->end - group->least - 1)));
-    a_.and_(x86::rdx, -4096);
-    a_.add(x86::rcx, state(o_.tlb));
-    a_.cmp(x86::rdx, x86::qword_ptr(x86::rcx, static_cast<int>(array)));
-    a_.jne(alone);
-    a_.mov(x86::rcx, x86::qword_ptr(x86::rcx, static_cast<int>(array) + 8));
-    if (beyond != 0) a_.add(x86::rax, beyond);
-    a_.mov(slot(kept), x86::rcx);
-  } else {
+  if (group->first != now_) {
     a_.mov(x86::rcx, slot(kept));
-    a_.lea(x86::rax, x86::ptr(base, static_cast<int>(inst.imm)));
     a_.test(x86::cl, kNoAddend);
     a_.jnz(alone);
+    a_.bind(ready);
+    later([=, this, access = inst.access()] {
+      a_.bind(alone);
+      emit_lookup(access, offset, base, array, slow);
+      a_.jmp(ready);
+    });
+    return at;
   }
+  const Span span{base, group->least - moved, static_cast<int>(group->end - group->least - 1), array};
+  const Label miss = a_.newLabel();
+  const Label found = a_.newLabel();
+  if (page) {
+    address_of_access(x86::rdx, base, span.least);
+    a_.sub(x86::rdx, page_slot(*page, 0));
+    a_.cmp(x86::rdx, static_cast<int>(kPageSize) - 1 - span.beyond);
+    a_.ja(miss);
+    a_.mov(x86::rcx, page_slot(*page, 1));
+    // An empty slot may seem to match, but has no addend.
+    a_.test(x86::cl, kNoAddend);
+    a_.jnz(miss);
+    a_.bind(found);
+  } else {
+    look_up(span, alone);
+    restore_base(span);
+  }
+  a_.mov(slot(kept), x86::rcx);
   a_.bind(ready);
-  later([=, this] {
-    a_.bind(alone);
-    if (first) {
-      a_.mov(slot(kept), kNoAddend);
-      if (beyond != 0) a_.add(x86::rax, beyond);
+  later([=, this, access = inst.access()] {
+    if (page) {
+      a_.bind(miss);
+      look_up(span, alone);
+      restore_base(span);
+      refill_page_slot(*page, found);
     }
-    emit_lookup(inst.access(), 0, x86::rax, array, slow);
+    a_.bind(alone);
+    restore_base(span);
+    a_.mov(slot(kept), kNoAddend);
+    emit_lookup(access, offset, base, array, slow);
     a_.jmp(ready);
   });
   return at;

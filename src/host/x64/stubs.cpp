@@ -3,18 +3,40 @@
 
 namespace doppel::x64 {
 
-// Same tag in the fetch TLB, then the page's own table of entries, whose empty ones lead back to the dispatcher.
-static void emit_jump_by_tlb(x86::Assembler& a, const StateOffsets& o, const Label& miss, bool call) {
-  a.mov(x86::ecx, x86::eax);
-  a.shr(x86::ecx, 8);
+void set_segment_base(const void* base) {
+  // Of the running thread. Compiled code is the only one to use that segment.
+  asm volatile("wrgsbase %0" : : "r"(base));
+}
+
+// An entry has 16 bytes.
+TlbEntry::TlbEntry(x86::Assembler& a, const StateOffsets& o, const HostFeatures& features)
+    : by_segment_(features.segment_bases) {
+  if (features.bmi2) {
+    a.rorx(x86::ecx, x86::eax, 8);
+  } else {
+    a.mov(x86::ecx, x86::eax);
+    a.shr(x86::ecx, 8);
+  }
   a.and_(x86::ecx, static_cast<int>((o.tlb_entries - 1) << 4));
+  if (!by_segment_) a.add(x86::rcx, state(o.tlb));
+}
+
+x86::Mem TlbEntry::field(std::uint32_t offset) const {
+  x86::Mem at = x86::qword_ptr(x86::rcx, static_cast<int>(offset));
+  if (by_segment_) at.setSegment(x86::gs);
+  return at;
+}
+
+// Same tag in the fetch TLB, then the page's own table of entries, whose empty ones lead back to the dispatcher.
+static void emit_jump_by_tlb(x86::Assembler& a, const StateOffsets& o, const HostFeatures& features, const Label& miss,
+                             bool call) {
+  const TlbEntry entry(a, o, features);
   a.mov(x86::rdx, x86::rax);
   a.and_(x86::rdx, -4096);
-  a.add(x86::rcx, state(o.tlb));
   a.mov(state(o.pc), x86::rax);
-  a.cmp(x86::rdx, x86::qword_ptr(x86::rcx, static_cast<int>(o.tlb_fetch)));
+  a.cmp(x86::rdx, entry.field(o.tlb_fetch));
   a.jne(miss);
-  a.mov(x86::rcx, x86::qword_ptr(x86::rcx, static_cast<int>(o.tlb_fetch + 8)));
+  a.mov(x86::rcx, entry.field(o.tlb_fetch + 8));
   a.mov(state(o.page), x86::rdx);
   a.and_(x86::eax, 0xffe);
   a.mov(x86::eax, x86::dword_ptr(x86::rcx, x86::rax, 1, static_cast<int>(o.page_entries)));
@@ -22,8 +44,9 @@ static void emit_jump_by_tlb(x86::Assembler& a, const StateOffsets& o, const Lab
   call ? a.call(x86::rax) : a.jmp(x86::rax);
 }
 
-void emit_jump_to_rax(x86::Assembler& a, const StateOffsets& o, const Label& miss, bool call) {
-  if (o.memory == MemoryModel::kPaged) return emit_jump_by_tlb(a, o, miss, call);
+void emit_jump_to_rax(x86::Assembler& a, const StateOffsets& o, const HostFeatures& features, const Label& miss,
+                      bool call) {
+  if (o.memory == MemoryModel::kPaged) return emit_jump_by_tlb(a, o, features, miss, call);
   a.mov(x86::ecx, x86::eax);
   a.and_(x86::ecx, static_cast<int>((o.jump_entries - 1) << 1));
   a.mov(x86::rdx, state(o.tlb));
@@ -127,7 +150,7 @@ Stubs Compiler::make_stubs(SlowHelper read, SlowHelper write, SlowHelper step, C
       fill(true);
       a.mov(x86::rax, state(offsets_.pc));
       const Label miss = a.newLabel();
-      emit_jump_to_rax(a, offsets_, miss);
+      emit_jump_to_rax(a, offsets_, features_, miss);
       a.bind(miss);
       emit_leave(a, offsets_, ExitReason::kGo);
     }

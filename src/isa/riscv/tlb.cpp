@@ -20,15 +20,37 @@ void TlbContext::clear() {
 }
 
 void TlbContext::clear_data() {
-  for (; filled != 0; filled &= filled - 1) {
-    const unsigned first = static_cast<unsigned>(std::countr_zero(filled)) * kGroup;
+  filled.for_each([this](unsigned first) {
     std::fill_n(&read[first], kGroup, TlbEntry{});
     std::fill_n(&write[first], kGroup, TlbEntry{});
-  }
+  });
+  filled.clear();
+  clear_slots();
   user_pages = 0;
 }
 
+void TlbContext::begin_round() {
+  unfit_slots = 0;
+  for (unsigned i = 0; i < kSlots; ++i) {
+    if (slot_refills[i] == 0) unfit_slots |= std::uint64_t{1} << i;
+    std::uint8_t& next = next_pauses[i];
+    if (slot_refills[i] != 0) {
+      next /= 2;
+    } else if (slot_pauses[i] != 0) {
+      if (--slot_pauses[i] != 0) continue;
+    } else if (next != 0) {
+      slot_pauses[i] = next;
+      next = std::min<std::uint8_t>(2 * next, kLongestPause);
+      continue;
+    } else {
+      next = 1;
+    }
+    slot_refills[i] = kRefills;
+  }
+}
+
 void TlbContext::forget_user_pages() {
+  clear_slots();
   if (user_pages > kMostUserPages) return clear_data();
   for (unsigned i = 0; i < user_pages; ++i) read[user_page_indices[i]] = write[user_page_indices[i]] = {};
   user_pages = 0;
@@ -36,13 +58,12 @@ void TlbContext::forget_user_pages() {
 
 void TlbContext::copy_global(const TlbContext& other) {
   if (!other.upper_half_is_global) return;
-  const auto copy = [](std::uint64_t groups, const auto& from, auto& to) {
-    for (; groups != 0; groups &= groups - 1) {
-      const unsigned first = static_cast<unsigned>(std::countr_zero(groups)) * kGroup;
+  const auto copy = [](const Groups& groups, const auto& from, auto& to) {
+    groups.for_each([&](unsigned first) {
       for (unsigned i = first; i < first + kGroup; ++i) {
         if (in_upper_half(from[i].tag)) to[i] = from[i];
       }
-    }
+    });
   };
   copy(other.filled, other.read, read);
   copy(other.filled, other.write, write);
@@ -55,29 +76,29 @@ void TlbContext::copy_global(const TlbContext& other) {
 }
 
 bool TlbContext::clear_local() {
-  if (!upper_half_is_global || (filled | filled_fetch) == 0) return false;
-  const auto clear = [](std::uint64_t groups, auto& entries) {
-    for (; groups != 0; groups &= groups - 1) {
-      const unsigned first = static_cast<unsigned>(std::countr_zero(groups)) * kGroup;
+  if (!upper_half_is_global || (!filled.any() && !filled_fetch.any())) return false;
+  const auto clear = [](const Groups& groups, auto& entries) {
+    groups.for_each([&](unsigned first) {
       for (unsigned i = first; i < first + kGroup; ++i) {
         if (!in_upper_half(entries[i].tag)) entries[i] = {};
       }
-    }
+    });
   };
   clear(filled, read);
   clear(filled, write);
   clear(filled_fetch, fetch);
   clear(filled_fetch, translated);
   clear_paths();
+  clear_slots();
   return true;
 }
 
 void TlbContext::clear_fetch() {
-  for (; filled_fetch != 0; filled_fetch &= filled_fetch - 1) {
-    const unsigned first = static_cast<unsigned>(std::countr_zero(filled_fetch)) * kGroup;
+  filled_fetch.for_each([this](unsigned first) {
     std::fill_n(&fetch[first], kGroup, FetchEntry{});
     std::fill_n(&translated[first], kGroup, FetchEntry{});
-  }
+  });
+  filled_fetch.clear();
 }
 
 void TlbContext::note_large_page(std::uint64_t gva, std::uint64_t size_bytes) {
@@ -96,6 +117,7 @@ void TlbContext::clear_entry(unsigned index) {
 
 void TlbContext::clear_page(std::uint64_t gva) {
   clear_entry(index(gva));
+  clear_slots();
   if (Path& known = path(gva); known.region == region(gva)) known = {};
   for (std::size_t i = 0; i < kLargeShifts.size(); ++i) {
     if (!any_large[i] || !large[i].test(hash(gva >> kLargeShifts[i]))) continue;

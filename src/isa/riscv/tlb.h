@@ -7,6 +7,7 @@
 #pragma once
 
 #include <array>
+#include <bit>
 #include <bitset>
 #include <cstdint>
 
@@ -18,7 +19,7 @@ struct TlbEntry {
   static constexpr std::uint64_t kEmpty = ~std::uint64_t{0};  // no page-aligned address
 
   std::uint64_t tag = kEmpty;  // the virtual address of the page
-  std::uint64_t addend = 0;    // host address minus virtual address
+  std::uint64_t addend = 1;    // host address minus virtual address; odd in an empty entry
 };
 
 // Where instructions of a page come from, and what the engine made of them.
@@ -28,7 +29,7 @@ struct FetchEntry {
 };
 
 struct TlbContext {
-  static constexpr unsigned kEntries = 1024;  // of each kind
+  static constexpr unsigned kEntries = 4096;  // of each kind
   static unsigned index(std::uint64_t gva) { return (gva >> kPageShift) & (kEntries - 1); }
 
   std::array<TlbEntry, kEntries> read;
@@ -36,9 +37,23 @@ struct TlbContext {
   std::array<FetchEntry, kEntries> fetch;       // the interpreter's
   std::array<FetchEntry, kEntries> translated;  // the translator's; a tag stands here only with its page
 
+  // Copies of entries that translated code keeps for its base registers: the page that accesses were in last. One that
+  // leaves its page too often has no more refills left, and then none for some rounds.
+  static constexpr unsigned kSlots = 64;
+  static constexpr std::uint8_t kRefills = 128, kLongestPause = 63;
+  std::array<TlbEntry, kSlots> slots;
+  std::array<std::uint8_t, kSlots> slot_refills = [] {
+    std::array<std::uint8_t, kSlots> all;
+    all.fill(kRefills);
+    return all;
+  }();
+  std::array<std::uint8_t, kSlots> slot_pauses{}, next_pauses{};  // in rounds: what is left of one, and the next one's length
+  std::uint64_t unfit_slots = 0;  // bits: which had none left at the end of the last round
+  void begin_round();             // to be called now and then
+
   // To be called before entries at `index` are filled.
-  void mark(unsigned index) { filled |= std::uint64_t{1} << (index / kGroup); }
-  void mark_fetch(unsigned index) { filled_fetch |= std::uint64_t{1} << (index / kGroup); }
+  void mark(unsigned index) { filled.set(index / kGroup); }
+  void mark_fetch(unsigned index) { filled_fetch.set(index / kGroup); }
 
   // Where the walk for 2 MiB of addresses ends: in a table of 4 KiB pages, or at a large page.
   struct Path {
@@ -78,7 +93,26 @@ struct TlbContext {
   // --- What these functions keep. Public, since offsets of the arrays are needed.
 
   // Entries are cleared in groups, those only that may be filled.
-  static constexpr unsigned kGroup = kEntries / 64;
+  static constexpr unsigned kGroup = 16;
+  class Groups {
+   public:
+    void set(unsigned group) { words_[group / 64] |= std::uint64_t{1} << group % 64; }
+    void clear() { words_ = {}; }
+    bool any() const { return *this != Groups{}; }
+    friend bool operator==(const Groups&, const Groups&) = default;
+    // With the index of the first entry of each.
+    template <class Function>
+    void for_each(Function function) const {
+      for (unsigned word = 0; word < words_.size(); ++word) {
+        for (std::uint64_t rest = words_[word]; rest != 0; rest &= rest - 1) {
+          function((64 * word + static_cast<unsigned>(std::countr_zero(rest))) * kGroup);
+        }
+      }
+    }
+
+   private:
+    std::array<std::uint64_t, kEntries / kGroup / 64> words_{};
+  };
   static constexpr unsigned kRegionShift = 21;
   static constexpr std::size_t kPaths = 64;
   // Sizes of large pages: 64 KiB (Svnapot), then each level's. Of each a set of hashes: a page may be taken for
@@ -90,6 +124,7 @@ struct TlbContext {
   static bool in_upper_half(std::uint64_t gva) { return gva >> 63 != 0; }
   void clear_entry(unsigned index);
   void clear_data();
+  void clear_slots() { slots.fill({}); }
   void clear_paths() { paths.fill({}); }
   void forget_user_pages();
   void clear_range(std::uint64_t start, std::uint64_t size_bytes);
@@ -98,7 +133,7 @@ struct TlbContext {
   static constexpr unsigned kMostUserPages = 64;  // that are known one by one
   unsigned user_pages = 0;
   std::array<std::uint16_t, kMostUserPages> user_page_indices;
-  std::uint64_t filled = 0, filled_fetch = 0;  // by group: entries for data, and for fetches
+  Groups filled, filled_fetch;  // with entries for data, and for fetches
   std::array<Path, kPaths> paths;
   std::array<std::bitset<kHashes>, kLargeShifts.size()> large;
   std::array<bool, kLargeShifts.size()> any_large{};

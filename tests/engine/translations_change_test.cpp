@@ -1,0 +1,167 @@
+// Translations that change while hot code relies on them: what the code keeps of a page must go with the translation.
+// Held to the interpreter, in supervisor mode with page tables that the guest code itself changes.
+#include <gmock/gmock.h>
+
+#include "lockstep.h"
+
+namespace doppel::engine_test {
+namespace {
+
+constexpr u64 kFirstSpace = kRam + 0x40000;          // of the first address space; a root and two levels
+constexpr u64 kOtherSpace = kFirstSpace + 4 * kPageSize;
+constexpr u64 kPages = kRam + 0x60000;               // what is mapped
+constexpr u64 kWindow = 0x8000'0000;                 // where, page by page
+constexpr u64 kV = 1, kR = 2, kW = 4, kX = 8, kU = 16, kG = 32, kA = 64, kD = 128;
+constexpr u64 kReadWrite = kV | kR | kW | kA | kD;
+
+constexpr u64 leaf(u64 gpa, u64 flags) { return gpa >> kPageShift << 10 | flags; }
+constexpr u64 satp_of(u64 tables, u64 asid) { return u64{8} << 60 | asid << 44 | tables >> kPageShift; }
+// Of the window's page `number`, its entry.
+constexpr u64 entry(u64 number, u64 tables = kFirstSpace) { return tables + 2 * kPageSize + 8 * number; }
+
+// RAM where it is, for everyone to be the same; in the window pages of their own.
+void make_tables(Contents& contents, u64 tables, u64 first_page) {
+  contents.poke(tables + 8 * (kRam >> 30), leaf(kRam, kReadWrite | kX | kG));
+  contents.poke(tables + 8 * (kWindow >> 30), leaf(tables + kPageSize, kV));
+  contents.poke(tables + kPageSize, leaf(tables + 2 * kPageSize, kV));
+  for (u64 i = 0; i < 4; ++i) contents.poke(entry(i, tables), leaf(first_page + i * kPageSize, kReadWrite));
+}
+
+// A scenario whose code has s0 = kWindow, s1 = the entry of its first page, s2 and s3 entries for other pages to be put
+// there, s4 and s5 both address spaces, s6 = 0, a0 = a count of rounds.
+Scenario scenario_of(const std::string& source, u64 instructions = 20'000) {
+  Scenario scenario;
+  Contents& contents = scenario.contents;
+  contents.load(kCode, riscv::test::assemble(source + "\nend: jal zero, end", kCode));
+  for (u64 offset = 0; offset < kPageSize; offset += 4) contents.poke(kMachineHandler + offset, std::uint32_t{0x6f});
+  for (u64 offset = 0; offset < 8 * kPageSize; offset += 8) contents.poke(kPages + offset, offset * 0x10001);
+  make_tables(contents, kFirstSpace, kPages);
+  make_tables(contents, kOtherSpace, kPages + 4 * kPageSize);
+  riscv::HartState& state = contents.state = open_state(kCode);
+  state.privilege = riscv::Privilege::kSupervisor;
+  state.mtvec = kMachineHandler;
+  state.satp = satp_of(kFirstSpace, 1);
+  const std::array<u64, 8> saved{kWindow, entry(0), leaf(kPages + 5 * kPageSize, kReadWrite), leaf(kPages, kReadWrite),
+                                 state.satp, satp_of(kOtherSpace, 2), 0, 0};
+  for (unsigned i = 0; i < saved.size(); ++i) state.x[i < 2 ? 8 + i : 16 + i] = saved[i];
+  state.x[2] = kWindow + 0x800;
+  state.x[10] = 600;
+  scenario.chunks = {{instructions, 0, 0}};
+  return scenario;
+}
+
+// The page that a loop reads, or writes, is another one every few rounds; sp is a base register in all code.
+TEST(TranslationsChange, ByAFenceInTheLoop) {
+  for (const char* access : {"ld t0, 0(s0); add s7, s7, t0", "ld t0, 8(s0); ld t1, 16(s0); add s7, t0, t1",
+                             "sd a0, 0(s0)", "sd a0, 24(s0); ld t0, 24(s0); add s7, s7, t0", "ld t0, 0(sp); xor s7, s7, t0",
+                             "sd a0, 8(sp); sd s7, 16(sp); ld s7, 8(sp); ld t1, 16(sp); add s7, s7, t1"}) {
+    for (const char* fence : {"sfence.vma zero, zero", "sfence.vma s0, zero", "li t3, 1; sfence.vma zero, t3", "li t3, 1; sfence.vma s0, t3"}) {
+      const Scenario scenario = scenario_of(fmt::format(R"(
+      loop: {0}; andi t2, a0, 31; bne t2, zero, over
+            andi t2, a0, 32; addi t4, s2, 0; beq t2, zero, put; addi t4, s3, 0
+       put: sd t4, 0(s1); {1}
+      over: addi a0, a0, -1; bne a0, zero, loop)", access, fence));
+      EXPECT_EQ(compare_engines(scenario), "") << access << "; " << fence;
+      Machine machine(Machine::kEager, scenario.contents);
+      machine.run(5000);
+      EXPECT_GT(machine.statistics().regions_translated, 0u);
+    }
+  }
+}
+
+// A store that was allowed is not any more; the trap is precise.
+TEST(TranslationsChange, PermissionGoes) {
+  for (const char* access : {"sd a0, 0(s0)", "sd a0, 0(s0); sd a0, 8(s0)", "sd a0, 0(sp)", "ld t0, 0(s0); sd t0, 8(s0)"}) {
+    for (const u64 flags : {kV | kR | kA, kV | kR | kW | kA, u64{0}, kV | kX | kA}) {
+      Scenario scenario = scenario_of(fmt::format(R"(
+      loop: addi s7, s7, 3; {}; addi s7, s7, 5; li t2, 300; bne t2, a0, over
+            sd s2, 0(s1); sfence.vma zero, zero
+      over: addi a0, a0, -1; bne a0, zero, loop)", access));
+      scenario.contents.state.x[18] = leaf(kPages, flags);
+      scenario.contents.state.medeleg = 0xb000;
+      scenario.contents.state.stvec = kMachineHandler;
+      EXPECT_EQ(compare_engines(scenario), "") << access << " " << flags;
+      Machine machine(Machine::kEager, scenario.contents);
+      machine.run(20'000);
+      EXPECT_NE(machine.state().scause, 0u);
+    }
+  }
+}
+
+// Another address space, without a fence: each has its own.
+TEST(TranslationsChange, ByAnotherAddressSpace) {
+  for (const char* access : {"ld t0, 0(s0); add s7, s7, t0", "ld t0, 8(s0); ld t1, 16(s0); add s7, t0, t1", "sd a0, 0(s0)",
+                             "ld t0, 0(sp); xor s7, s7, t0"}) {
+    EXPECT_EQ(compare_engines(scenario_of(fmt::format(R"(
+      loop: {0}; addi t1, zero, 7
+      some: {0}; addi t1, t1, -1; bne t1, zero, some
+            csrrw zero, satp, s5; {0}; {0}; csrrw zero, satp, s4
+            addi a0, a0, -1; bne a0, zero, loop)", access))), "") << access;
+  }
+}
+
+// A user's page, which the supervisor may use for as long as SUM lets it.
+TEST(TranslationsChange, ByLockingOutUserPages) {
+  Scenario scenario = scenario_of(R"(
+            li t5, 0x40000; li t2, 100
+      loop: beq a0, t2, over; csrrs zero, sstatus, t5
+      over: ld t0, 0(s0); sd a0, 8(s0); ld t1, 16(sp); add s7, t0, t1
+            csrrc zero, sstatus, t5; addi a0, a0, -1; bne a0, zero, loop)");
+  scenario.contents.poke(entry(0), leaf(kPages, kReadWrite | kU));
+  EXPECT_EQ(compare_engines(scenario), "");
+  Machine machine(Machine::kEager, scenario.contents);
+  machine.run(20'000);
+  EXPECT_EQ(machine.state().mcause, 13u);
+  EXPECT_EQ(machine.state().x[10], 100u);
+  EXPECT_GT(machine.statistics().regions_translated, 0u);
+}
+
+// Pointers that walk over pages, by steps that straddle them, up and down; several accesses off one.
+TEST(TranslationsChange, PointersWalk) {
+  for (const char* step : {"8", "-8", "24", "40", "4", "511"}) {
+    for (const char* access : {"ld t0, 0(s0); add s7, s7, t0", "sd a0, 0(s0)", "lbu t0, 0(s0); sb a0, 1(s0)",
+                               "ld t0, 0(s0); ld t1, 8(s0); ld t2, 16(s0); add s7, t0, t1; xor s7, s7, t2",
+                               "sw a0, 0(s0); sw a0, 4(s0); lw t0, 0(s0); add s7, s7, t0", "fld ft0, 0(s0); fsd ft0, 16(s0)"}) {
+      Scenario scenario = scenario_of(fmt::format(R"(
+            addi t4, s0, 0; li t5, 0x1ff0; add t5, t5, s0
+     outer: addi s0, t5, 0; li t6, 200
+      loop: {}; addi s0, s0, {}; addi t6, t6, -1; bne t6, zero, loop
+            addi a0, a0, -1; bne a0, zero, outer)", access, step));
+      EXPECT_EQ(compare_engines(scenario), "") << access << " by " << step;
+    }
+  }
+}
+
+// An interrupt handler maps another page beneath a loop that knows nothing of it.
+TEST(TranslationsChange, ByAnInterrupt) {
+  Scenario scenario = scenario_of(R"(
+      loop: ld t0, 0(s0); add s7, s7, t0; sd s7, 8(s0); ld t0, 8(sp); add s7, s7, t0; jal zero, loop)");
+  riscv::HartState& state = scenario.contents.state;
+  state.stvec = kCode + 0x400;
+  state.mideleg = state.mie = 0x222;
+  state.mstatus |= riscv::mstatus::kSie;
+  scenario.contents.load(kCode + 0x400, riscv::test::assemble(R"(
+      sd s2, 0(s1); sfence.vma s0, zero; csrrw zero, sie, zero; sret)",
+                                                             kCode + 0x400));
+  scenario.chunks = {{3000, 0, 0}, {3000, u64{1} << 9, 0}, {3000, 0, 0}};
+  EXPECT_EQ(compare_engines(scenario), "");
+}
+
+// So does another hart, by a fence that it asks for.
+TEST(TranslationsChange, ByAnotherHart) {
+  for (const TranslatorEngine::Options& options : {TranslatorEngine::Options{}, Machine::kEager}) {
+    const Scenario scenario = scenario_of("loop: ld s7, 0(s0); ld s8, 0(sp); jal zero, loop");
+    Machine machine(options, scenario.contents);
+    machine.run(50'000);
+    EXPECT_EQ(machine.state().x[23], 0u);
+    const u64 changed = leaf(kPages + 5 * kPageSize, kReadWrite);
+    std::memcpy(machine.ram() + (entry(0) - kRam), &changed, sizeof changed);
+    machine.hart().post_fence({.translations = true, .asid = {}});
+    machine.run(50'000);
+    EXPECT_EQ(machine.state().x[23], 5 * kPageSize * 0x10001);
+    EXPECT_EQ(machine.state().x[24], (5 * kPageSize + 0x800) * 0x10001);
+  }
+}
+
+}  // namespace
+}  // namespace doppel::engine_test
