@@ -806,6 +806,41 @@ static void tracer_ends(long options) {
   close(ends[0]);
 }
 
+// The next one has nothing to do with what the last one wanted.
+static void next_tracer(void) {
+  int ends[2];
+  pipe(ends);
+  shared->count = 0;
+  fflush(stdout);
+  const pid_t tracee = fork();
+  if (tracee == 0) {
+    char byte;
+    shared->count = 1;
+    _exit(read(ends[0], &byte, 1) == 1 ? 5 : 6);
+  }
+  while (shared->count == 0) nap(1);
+  nap(20);
+  for (int i = 0; i < 2; ++i) {
+    const pid_t tracer = fork();
+    if (tracer == 0) {
+      trace(PTRACE_SEIZE, tracee, 0, (void*)PTRACE_O_TRACESYSGOOD);
+      trace(PTRACE_INTERRUPT, tracee, 0, 0);
+      wait_for("stop", tracee);
+      go_on(PTRACE_SYSCALL, tracee, 0);
+      wait_for("again", tracee);
+      go_on(PTRACE_SYSCALL, tracee, 0);
+      nap(20);
+      fflush(stdout);
+      _exit(0);
+    }
+    waitpid(tracer, NULL, 0);
+  }
+  write(ends[1], "x", 1);
+  wait_for("tracee", tracee);
+  close(ends[0]);
+  close(ends[1]);
+}
+
 static void kills(void) {
   const pid_t pid = start(wait_for_ever, 0);
   kill(pid, SIGKILL);
@@ -834,7 +869,8 @@ int main(int count, char** arguments) {
     void (*run)(void);
   } parts[] = {{"exec", execs},           {"calls", calls},   {"interrupted", interrupted_call}, {"values", values}, {"maps", maps},
                {"breakpoints", breakpoints}, {"signals", signals}, {"jobs", jobs},                 {"others", others},
-               {"thread execs", thread_execs}, {"attach", attaches}, {"seize", seizes},            {"kill", kills}};
+               {"thread execs", thread_execs}, {"attach", attaches}, {"seize", seizes},            {"kill", kills},
+               {"next tracer", next_tracer}};
   for (unsigned i = 0; i < sizeof parts / sizeof parts[0]; ++i) {
     if (count > 1 && strcmp(arguments[1], parts[i].name) != 0) continue;
     printf("--- %s\n", parts[i].name);

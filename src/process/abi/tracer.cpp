@@ -145,6 +145,8 @@ std::optional<int> Tracer::judge(Record& r, pid_t id, int code) {
 
   const auto area = area_of(r, id);
   const bool begun = area && area->begun != 0;
+  const bool is_new = area && !std::exchange(r.met, true);
+  if (is_new) forget_wishes(r, id);
   siginfo_t info{};
   if (event == PTRACE_EVENT_STOP) {
     if (!begun) {
@@ -167,7 +169,9 @@ std::optional<int> Tracer::judge(Record& r, pid_t id, int code) {
   };
   if (info.si_code == kTracePasses || (number == kTraceSignal && info.si_code == kTraceCalls)) return pass(number);
   if (number == kTraceSignal && info.si_code == kTraceStops) {
-    return area && area->stop != TraceStop::kNone ? judge_own_stop(r, id, *area) : pass(0);
+    if (!area || area->stop == TraceStop::kNone) return pass(0);
+    const bool is_call = area->stop == TraceStop::kCallEntry || area->stop == TraceStop::kCallExit;
+    return is_new && is_call ? pass(0) : judge_own_stop(r, id, *area);
   }
   // A fault of the host's, at an access that is the guest's: we shall hear of it if it is the guest's fault.
   if ((signal_bit(number) & kOwnSignals) != 0 && info.si_code > 0) return pass(number);
@@ -187,6 +191,13 @@ std::optional<int> Tracer::judge(Record& r, pid_t id, int code) {
     if (mask && (*mask & signal_bit(number)) != 0) return pass(number);
   }
   return show_or_wish(r, id, code, TraceStop::kSignal, info);
+}
+
+// What a tracer wanted, maybe one that ended without a word.
+void Tracer::forget_wishes(const Record& r, pid_t id) {
+  put_remote(id, r.area + offsetof(TraceArea, shows_calls), std::uint32_t{0});
+  put_remote(id, r.area + offsetof(TraceArea, call), TraceCall::kNone);
+  put_remote(id, r.area + offsetof(TraceArea, wanted), TraceStop::kNone);
 }
 
 // The guest's state is whole, or the tracee makes it so and stands by itself.
@@ -311,7 +322,7 @@ void Tracer::began_child(const Record& parent, pid_t child, bool helper) {
 // The host is about to start a program, and nothing of it has run.
 void Tracer::note_exec(Record& r, pid_t id) {
   r.area = 0;
-  r.knows_tracer = false;
+  r.knows_tracer = r.met = false;
   r.later.clear();
   r.base = executable_base(id);
   r.foreign = r.base == 0;
@@ -406,9 +417,7 @@ std::int64_t Tracer::detach(Record& r, pid_t id, int signal) {
   const bool own = r.stop == Stop::kOwn;
   if (r.area != 0 && !r.foreign) {
     if (own) put_remote(id, r.area + offsetof(TraceArea, answer), signal);
-    put_remote(id, r.area + offsetof(TraceArea, shows_calls), std::uint32_t{0});
-    put_remote(id, r.area + offsetof(TraceArea, call), TraceCall::kNone);
-    put_remote(id, r.area + offsetof(TraceArea, wanted), TraceStop::kNone);
+    forget_wishes(r, id);
     if (const auto attempts = get_remote<std::uint32_t>(id, there(r, &trace_globals.attempts))) {
       put_remote(id, r.area + offsetof(TraceArea, attempts), *attempts);
     }

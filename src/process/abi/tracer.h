@@ -73,6 +73,7 @@ class Tracer {
     bool foreign = false;    // no process of Doppel's
     bool has_options = false;
     bool listens = false;
+    bool met = false;  // its TraceArea has nothing of others
     bool knows_tracer = false;  // what TraceArea has of us is as we last wanted it:
     bool shows_calls = false;
     std::uint64_t options = 0;  // the guest's
@@ -107,6 +108,7 @@ class Tracer {
   void note_exec(Record& r, pid_t id);
   void wish(Record& r, pid_t id, const Record::Wish& wish);
   void wish_next(Record& r, pid_t id);
+  void forget_wishes(const Record& r, pid_t id);
   std::int64_t go_on(Record& r, pid_t id, bool shows_calls, int signal);
   std::int64_t go_on_from_call(Record& r, pid_t id, bool shows_calls, int signal);
   std::int64_t listen(Record& r, pid_t id);
