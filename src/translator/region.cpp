@@ -1,6 +1,7 @@
 #include "translator/region.h"
 
 #include <algorithm>
+#include <iterator>
 #include <map>
 #include <set>
 
@@ -53,6 +54,23 @@ std::vector<std::uint32_t> most_used(const std::map<std::uint32_t, std::uint64_t
   std::vector<std::uint32_t> chosen;
   for (const auto& [weight, offset] : ranked) chosen.push_back(offset);
   return chosen;
+}
+
+// `chosen` in such an order that those that are `usual` have their usual places; where places are left, all usual ones do.
+std::vector<std::uint32_t> beside(std::vector<std::uint32_t> chosen, const std::vector<std::uint32_t>& usual) {
+  std::vector<std::uint32_t> placed = usual;
+  std::vector<std::uint32_t> others;
+  std::ranges::copy_if(chosen, std::back_inserter(others), [&](std::uint32_t offset) {
+    return std::ranges::find(usual, offset) == usual.end();
+  });
+  for (std::uint32_t& place : placed) {
+    if (others.empty()) break;
+    if (std::ranges::find(chosen, place) != chosen.end()) continue;
+    place = others.front();
+    others.erase(others.begin());
+  }
+  placed.insert(placed.end(), others.begin(), others.end());
+  return placed;
 }
 
 }  // namespace
@@ -108,7 +126,8 @@ std::optional<Region> form_region(std::span<const std::byte> page, std::uint64_t
       if (inst.op == ir::Op::kGet || inst.op == ir::Op::kSet) uses[static_cast<std::uint32_t>(inst.imm)] += weight;
     }
   }
-  region.pins.integer = most_used(uses, offsets.integer_registers, offsets.integer_count, x64::kPinnedRegisters);
+  region.pins.integer = beside(most_used(uses, offsets.integer_registers, offsets.integer_count, x64::kPinnedRegisters),
+                               offsets.pinned);
   region.pins.floating =
       most_used(uses, offsets.floating_registers, offsets.floating_count, x64::kPinnedFloatingRegisters);
   return region;

@@ -52,8 +52,7 @@ EmittedCode Compiler::Emission::run() {
     spill_ = a_.newLabel();
     fill_ = a_.newLabel();
     unpin_ = a_.newLabel();
-    store_pins(Pins{o_.pinned, {}});
-    load_pins(pins_);
+    exchange_pins(Pins{o_.pinned, {}}, pins_);
   }
   for (std::size_t i = 0; i < parts_.size(); ++i) emit_part(i);
   // Cold parts may add further ones.
@@ -85,6 +84,7 @@ void Compiler::Emission::emit_part(std::size_t part) {
   in_state_.fill(ir::kNone);
   find_groups();
   skipped_ = 0;
+  flags_of_ = ir::kNone;
   const unsigned count = static_cast<unsigned>(block_->origins.size());
   a_.bind(labels_[part]);
   a_.sub(kBudget, count);

@@ -128,6 +128,8 @@ class Compiler::Emission {
 
   void store_pins(const Pins& pins);
   void load_pins(const Pins& pins);
+  // From the one choice to the other; what both have in the same place stays.
+  void exchange_pins(const Pins& from, const Pins& to);
   // Subroutines of a region; they keep all other registers.
   void emit_transfers();
   // From the region's registers to those that all blocks agree on.
@@ -222,7 +224,25 @@ class Compiler::Emission {
     Value a = inst.operands[0];
     Value b = inst.operands[1];
     if (commutative && is_constant(a)) std::swap(a, b);
+    if (commutative && !is_constant(b) && in_memory(a) && !in_memory(b)) std::swap(a, b);
     // Found before the destination is chosen, which may take over either operand's register.
+    if (const auto memory = in_memory(a)) {
+      const auto other = in_memory(b);
+      const bool immediate = is_imm32(b);
+      const x86::Gp right = immediate || other ? x86::Gp(x86::rcx) : use(b, x86::rcx);
+      const x86::Gp d = destination();
+      const x86::Gp to = d == right && !immediate && !other ? x86::Gp(x86::rax) : x86::Gp(d);
+      a_.mov(to, *memory);
+      if (immediate) {
+        op(to, Imm(constant(b)));
+      } else if (other) {
+        op(to, *other);
+      } else {
+        op(to, right);
+      }
+      if (to != d) a_.mov(d, to);
+      return;
+    }
     const x86::Gp left = is_constant(a) ? x86::Gp(x86::rax) : use(a, x86::rax);
     const bool immediate = is_imm32(b);
     if (const auto memory = in_memory(b); memory && !is_constant(a)) {
@@ -259,6 +279,8 @@ class Compiler::Emission {
   }
 
   void emit_add(const Inst& inst);
+  // The sum of `other` and the shift that is fused_.
+  void emit_add_scaled(Value other);
   void emit_add32(const Inst& inst);
   void emit_multiply(const Inst& inst, bool narrow);
   void emit_multiply_high(const Inst& inst);
@@ -273,10 +295,18 @@ class Compiler::Emission {
 
   static x86::CondCode condition(Op op);
   void emit_flags(const Inst& inst);
+  // The host's flags say of the current value what a comparison with zero would.
+  void note_flags() {
+    flags_of_ = static_cast<Value>(now_);
+    flags_at_ = a_.offset();
+  }
 
   // True when the only use of the value being defined is as operand 0 of the next instruction that emits
   // code, of kind `op`. Constants in between emit none.
   bool feeds_next(Op op) const;
+  // Likewise as either operand of an addition.
+  bool is_added_next() const;
+  void keep_for_fused(const Inst& inst);
   void emit_compare(const Inst& inst);
 
   // Sets flags for operand 0 of the current instruction and gives the condition under which it is true. The
@@ -472,6 +502,8 @@ class Compiler::Emission {
   std::vector<Group>& groups_ = workspace_.groups;
   std::vector<std::uint16_t>& group_of_ = workspace_.group_of;  // by instruction
   Value fused_ = ir::kNone;
+  Value flags_of_ = ir::kNone;  // see note_flags(); as long as nothing is emitted behind flags_at_
+  std::size_t flags_at_ = 0;
   std::size_t skipped_ = 0;  // instructions up to here are part of one that was emitted
   std::vector<Value>& released_ = workspace_.released;
   bool lent_ = false;           // an operand's register has become the result's

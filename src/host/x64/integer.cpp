@@ -13,9 +13,9 @@ void Compiler::Emission::emit(const Inst& inst) {
     case Op::kSet: return emit_set(inst);
     case Op::kAdd: return emit_add(inst);
     case Op::kSub: return two(inst, [this](auto&&... x) { a_.sub(x...); }, false);
-    case Op::kAnd: return two(inst, [this](auto&&... x) { a_.and_(x...); }, true);
-    case Op::kOr: return two(inst, [this](auto&&... x) { a_.or_(x...); }, true);
-    case Op::kXor: return two(inst, [this](auto&&... x) { a_.xor_(x...); }, true);
+    case Op::kAnd: two(inst, [this](auto&&... x) { a_.and_(x...); }, true); return note_flags();
+    case Op::kOr: two(inst, [this](auto&&... x) { a_.or_(x...); }, true); return note_flags();
+    case Op::kXor: two(inst, [this](auto&&... x) { a_.xor_(x...); }, true); return note_flags();
     case Op::kMul: return emit_multiply(inst, false);
     case Op::kMul32: return emit_multiply(inst, true);
     case Op::kAdd32:
@@ -115,8 +115,17 @@ void Compiler::Emission::emit_get(const Inst& inst) {
     fused_ = static_cast<Value>(now_);
     return;
   }
+  const auto number = guest_register_at(inst.imm);
+  const Value before = number ? in_state_[*number] : ir::kNone;
+  const bool only_there = before != ir::kNone && where_[before].kind == Kind::kGuest && live_after(before);
+  if (number && use_count_[now_] == 1 && !only_there) {
+    // Whoever uses it takes it from there.
+    where_[now_] = {Kind::kGuest, static_cast<std::uint16_t>(*number)};
+    in_state_[*number] = static_cast<Value>(now_);
+    return;
+  }
   a_.mov(destination(), state(inst.imm));
-  now_in_state(inst.imm, static_cast<Value>(now_));
+  if (!only_there) now_in_state(inst.imm, static_cast<Value>(now_));
 }
 
 bool Compiler::Emission::emit_or_in_place(const Inst& inst) {
@@ -185,6 +194,15 @@ void Compiler::Emission::emit_add(const Inst& inst) {
   Value a = inst.operands[0];
   Value b = inst.operands[1];
   if (is_constant(a)) std::swap(a, b);
+  if (fused_ != ir::kNone) return emit_add_scaled(fused_ == a ? b : a);
+  if (in_memory(a) && !in_memory(b) && !is_constant(b)) std::swap(a, b);
+  if (const auto memory = in_memory(a); memory && in_memory(b)) {
+    const auto other = in_memory(b);
+    const x86::Gp d = destination();
+    a_.mov(d, *memory);
+    a_.add(d, *other);
+    return;
+  }
   const x86::Gp left = use(a, x86::rax);
   if (is_imm32(b)) {
     const int imm = static_cast<int>(constant(b));
@@ -213,12 +231,31 @@ void Compiler::Emission::emit_add(const Inst& inst) {
   }
 }
 
+void Compiler::Emission::emit_add_scaled(Value other) {
+  const Inst& shift = block_->insts[fused_];
+  const Value scaled = shift.operands[0];
+  const auto log2 = static_cast<unsigned>(constant(shift.operands[1]) & 63);
+  const x86::Gp right = use(scaled, x86::rcx);
+  const x86::Gp left = use(other, x86::rax);
+  a_.lea(destination(), x86::ptr(left, right, log2));
+  if (last_use_[scaled] <= now_ && !is_operand_now(scaled)) released_.push_back(scaled);
+  release_fused();
+}
+
 void Compiler::Emission::emit_add32(const Inst& inst) {
   const bool subtract = inst.op == Op::kSub32;
   Value a = inst.operands[0];
   Value b = inst.operands[1];
-  if (!subtract && is_constant(a)) std::swap(a, b);
+  if (!subtract && (is_constant(a) || (in_memory(a) && !is_constant(b)))) std::swap(a, b);
   const x86::Gp left = use(a, x86::rax);
+  if (const auto memory = in_memory(b)) {
+    if (left != x86::rax) a_.mov(x86::eax, left.r32());
+    x86::Mem low = *memory;
+    low.setSize(sizeof(std::uint32_t));
+    subtract ? a_.sub(x86::eax, low) : a_.add(x86::eax, low);
+    a_.movsxd(destination(), x86::eax);
+    return;
+  }
   if (is_constant(b)) {
     const std::uint32_t imm = static_cast<std::uint32_t>(constant(b));
     const std::int32_t amount = static_cast<std::int32_t>(subtract ? 0 - imm : imm);
@@ -243,16 +280,32 @@ void Compiler::Emission::emit_add32(const Inst& inst) {
 }
 
 void Compiler::Emission::emit_multiply(const Inst& inst, bool narrow) {
-  const x86::Gp left = use(inst.operands[0], x86::rax);
-  const x86::Gp right = use(inst.operands[1], x86::rcx);
+  Value a = inst.operands[0];
+  Value b = inst.operands[1];
+  if (is_constant(a)) std::swap(a, b);
+  const x86::Gp left = use(a, x86::rax);
+  if (is_imm32(b)) {
+    const int imm = static_cast<int>(constant(b));
+    const x86::Gp d = destination();
+    if (narrow) {
+      a_.imul(x86::eax, left.r32(), imm);
+      a_.movsxd(d, x86::eax);
+    } else {
+      a_.imul(d, left, imm);
+    }
+    return;
+  }
+  const x86::Gp right = use(b, x86::rcx);
   const x86::Gp d = destination();
-  if (left != x86::rax) a_.mov(x86::rax, left);
   if (narrow) {
+    if (left != x86::rax) a_.mov(x86::eax, left.r32());
     a_.imul(x86::eax, right.r32());
     a_.movsxd(d, x86::eax);
+  } else if (d == right) {
+    a_.imul(d, left);
   } else {
-    a_.imul(x86::rax, right);
-    a_.mov(d, x86::rax);
+    if (d != left) a_.mov(d, left);
+    a_.imul(d, right);
   }
 }
 
@@ -359,10 +412,20 @@ void Compiler::Emission::emit_shift(const Inst& inst) {
     }
   };
   const Value b = inst.operands[1];
+  const bool scales = op == Op::kShl && is_constant(b) && constant(b) >= 1 && constant(b) <= 3;
+  if (scales && !is_constant(inst.operands[0]) && is_added_next()) {
+    fused_ = static_cast<Value>(now_);
+    keep_for_fused(inst);
+    return;
+  }
   const x86::Gp left = use(inst.operands[0], x86::rax);
   if (is_constant(b)) {
     const int amount = static_cast<int>(constant(b) & (narrow ? 31 : 63));
     const x86::Gp d = destination();
+    if (scales && d != left) {
+      a_.lea(d, amount == 1 ? x86::ptr(left, left) : x86::ptr(0, left, static_cast<unsigned>(amount)));
+      return;
+    }
     if (narrow) {
       if (left != x86::rax) a_.mov(x86::eax, left.r32());
       if (amount != 0) apply(x86::eax, amount);
@@ -404,6 +467,17 @@ void Compiler::Emission::emit_shift(const Inst& inst) {
 }
 
 void Compiler::Emission::emit_extend(const Inst& inst) {
+  if (auto memory = in_memory(inst.operands[0])) {
+    const x86::Gp d = destination();
+    switch (inst.op) {
+      case Op::kSext8: return load_from(*memory, d, ir::Access::kI8);
+      case Op::kSext16: return load_from(*memory, d, ir::Access::kI16);
+      case Op::kSext32: return load_from(*memory, d, ir::Access::kI32);
+      case Op::kZext8: return load_from(*memory, d, ir::Access::kU8);
+      case Op::kZext16: return load_from(*memory, d, ir::Access::kU16);
+      default: return load_from(*memory, d, ir::Access::kU32);
+    }
+  }
   const x86::Gp from = use(inst.operands[0], x86::rax);
   const x86::Gp d = destination();
   switch (inst.op) {
@@ -511,10 +585,18 @@ x86::CondCode Compiler::Emission::condition(Op op) {
 void Compiler::Emission::emit_flags(const Inst& inst) {
   const Value a = inst.operands[0];
   const Value b = inst.operands[1];
+  if (const auto memory = in_memory(a); memory && is_imm32(b)) {
+    x86::Mem whole = *memory;
+    whole.setSize(sizeof(std::uint64_t));
+    a_.cmp(whole, static_cast<int>(constant(b)));
+    return;
+  }
   const x86::Gp left = use(a, x86::rax);
-  if (is_imm32(b)) {
+  if (const auto memory = in_memory(b)) {
+    a_.cmp(left, *memory);
+  } else if (is_imm32(b)) {
     if (constant(b) == 0) {
-      a_.test(left, left);
+      if (flags_of_ != a || flags_at_ != a_.offset()) a_.test(left, left);
     } else {
       a_.cmp(left, static_cast<int>(constant(b)));
     }
@@ -532,13 +614,27 @@ bool Compiler::Emission::feeds_next(Op op) const {
   return false;
 }
 
+bool Compiler::Emission::is_added_next() const {
+  if (use_count_[now_] != 1) return false;
+  for (std::size_t i = now_ + 1; i < block_->insts.size(); ++i) {
+    const Inst& next = block_->insts[i];
+    if (next.op == Op::kConst) continue;
+    return next.op == Op::kAdd && (next.operands[0] == now_ || next.operands[1] == now_);
+  }
+  return false;
+}
+
+// The consumer does the work, and must find the operands alive.
+void Compiler::Emission::keep_for_fused(const Inst& inst) {
+  for (const Value operand : inst.operands) {
+    if (operand != ir::kNone && last_use_[operand] == now_) last_use_[operand] = last_use_[now_];
+  }
+}
+
 void Compiler::Emission::emit_compare(const Inst& inst) {
   if (feeds_next(Op::kExitIf) || feeds_next(Op::kSelect)) {
     fused_ = static_cast<Value>(now_);
-    // The flags are set by the consumer, which must find the operands alive.
-    for (const Value operand : inst.operands) {
-      if (operand != ir::kNone && last_use_[operand] == now_) last_use_[operand] = last_use_[now_];
-    }
+    keep_for_fused(inst);
     return;
   }
   emit_flags(inst);

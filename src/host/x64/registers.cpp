@@ -17,6 +17,22 @@ void Compiler::Emission::load_pins(const Pins& pins) {
   }
 }
 
+void Compiler::Emission::exchange_pins(const Pins& from, const Pins& to) {
+  const auto stays = [](const std::vector<std::uint32_t>& one, const std::vector<std::uint32_t>& other, std::size_t i) {
+    return i < one.size() && i < other.size() && one[i] == other[i];
+  };
+  const auto all = [&](const Pins& pins, auto&& integer, auto&& floating) {
+    for (std::size_t i = 0; i < pins.integer.size(); ++i) {
+      if (!stays(from.integer, to.integer, i)) integer(state(pins.integer[i]), kPins[i]);
+    }
+    for (std::size_t i = 0; i < pins.floating.size(); ++i) {
+      if (!stays(from.floating, to.floating, i)) floating(state(pins.floating[i]), pinned_xmm(static_cast<unsigned>(i)));
+    }
+  };
+  all(from, [this](auto at, auto reg) { a_.mov(at, reg); }, [this](auto at, auto xmm) { a_.movsd(at, xmm); });
+  all(to, [this](auto at, auto reg) { a_.mov(reg, at); }, [this](auto at, auto xmm) { a_.movsd(xmm, at); });
+}
+
 void Compiler::Emission::emit_transfers() {
   a_.bind(spill_);
   store_pins(pins_);
@@ -25,8 +41,7 @@ void Compiler::Emission::emit_transfers() {
   load_pins(pins_);
   a_.ret();
   a_.bind(unpin_);
-  store_pins(pins_);
-  load_pins(Pins{o_.pinned, {}});
+  exchange_pins(pins_, Pins{o_.pinned, {}});
   a_.ret();
 }
 
