@@ -608,6 +608,56 @@ static void others(void) {
   printf("ran %d\n", shared->threads[1] > 0);
 }
 
+// Processes and threads come and go at once, in whatever order the tracer hears of it.
+enum { kMany = 60 };
+
+static void* makes_threads(void* argument) {
+  for (int i = 0; i < kMany; ++i) {
+    pthread_t thread;
+    pthread_create(&thread, NULL, thread_body, NULL);
+    pthread_join(thread, NULL);
+  }
+  return argument;
+}
+
+static void makes_many(void) {
+  pthread_t thread;
+  pthread_create(&thread, NULL, makes_threads, NULL);
+  for (int i = 0; i < kMany; ++i) {
+    const pid_t child = fork();
+    if (child == 0) _exit(0);
+    waitpid(child, NULL, 0);
+  }
+  pthread_join(thread, NULL);
+  _exit(12);
+}
+
+static void many(void) {
+  shared->quit = 0;
+  fflush(stdout);
+  const pid_t pid = fork();
+  if (pid == 0) {
+    while (!shared->quit) nap(1);
+    makes_many();
+  }
+  say("seize", trace(PTRACE_SEIZE, pid, 0, (void*)(PTRACE_O_TRACEFORK | PTRACE_O_TRACECLONE)));
+  shared->quit = 1;
+  int made = 0, begun = 0, ended = 0, status = 0;
+  for (;;) {
+    const pid_t got = waitpid(-1, &status, __WALL);
+    if (got == pid && !WIFSTOPPED(status)) break;
+    if (!WIFSTOPPED(status)) {
+      ++ended;
+      continue;
+    }
+    const int event = status >> 16;
+    begun += event == PTRACE_EVENT_STOP;
+    made += event != 0 && event != PTRACE_EVENT_STOP;
+    go_on(PTRACE_CONT, got, event == 0 ? WSTOPSIG(status) : 0);
+  }
+  printf("made %d begun %d ended %d status %d\n", made, begun, ended, WEXITSTATUS(status));
+}
+
 // Another thread than the first becomes a program.
 static void* exec_thread(void* argument) {
   shared->threads[1] = gettid();
@@ -868,7 +918,7 @@ int main(int count, char** arguments) {
     const char* name;
     void (*run)(void);
   } parts[] = {{"exec", execs},           {"calls", calls},   {"interrupted", interrupted_call}, {"values", values}, {"maps", maps},
-               {"breakpoints", breakpoints}, {"signals", signals}, {"jobs", jobs},                 {"others", others},
+               {"breakpoints", breakpoints}, {"signals", signals}, {"jobs", jobs},                 {"others", others}, {"many", many},
                {"thread execs", thread_execs}, {"attach", attaches}, {"seize", seizes},            {"kill", kills},
                {"next tracer", next_tracer}};
   for (unsigned i = 0; i < sizeof parts / sizeof parts[0]; ++i) {

@@ -9,7 +9,11 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstddef>
+#include <fstream>
+#include <string>
 #include <utility>
+
+#include <fmt/format.h>
 
 #include "process/abi/host_call.h"
 #include "process/abi/linux_process.h"
@@ -25,6 +29,17 @@ constexpr int with_event(int event) { return SIGTRAP | event << 8; }
 
 // What the kernel returns inwardly when a call is to be made again (include/linux/errno.h).
 bool is_restart(std::int64_t value) { return (value <= -512 && value >= -514) || value == kRestartBlock; }
+
+// The process of which a new thread or process is, or whose child it is; 0: nobody knows.
+pid_t maker_of(pid_t child) {
+  std::ifstream file(fmt::format("/proc/{}/status", child));
+  pid_t process = 0, parent = 0;
+  for (std::string word; file >> word;) {
+    if (word == "Tgid:") file >> process;
+    if (word == "PPid:" && file >> parent) break;
+  }
+  return process != child ? process : parent;
+}
 
 // As far from the thread pointer as in this thread.
 std::uint64_t area_pointer_distance() {
@@ -115,8 +130,8 @@ std::optional<int> Tracer::admit_stop(pid_t id, int code) {
     r->seized = event_of(code) == PTRACE_EVENT_STOP;
     const auto area = area_of(*r, id);
     if (r->base != 0 && !area && (signal_of(code) == SIGSTOP || r->seized)) {
+      early_[id] = r->seized;
       records_.erase(id);
-      early_.insert(id);
       return std::nullopt;
     }
   }
@@ -132,10 +147,17 @@ void Tracer::ended(pid_t id) {
   const auto found = records_.find(id);
   if (found == records_.end()) return;
   records_.erase(found);
-  // Whoever was to tell of them is gone.
-  for (const pid_t child : std::exchange(early_, {})) {
-    if (trace_host(PTRACE_CONT, child, 0, nullptr) == 0) records_[child].automatic = true;
-  }
+  // Whoever was to tell of them may be gone.
+  std::erase_if(early_, [this](const auto& early) {
+    const auto [child, seized] = early;
+    if (find(maker_of(child)) != nullptr) return false;
+    if (trace_host(PTRACE_CONT, child, 0, nullptr) == 0) {
+      Record& r = records_[child];
+      r.automatic = true;
+      r.seized = seized;
+    }
+    return true;
+  });
 }
 
 std::optional<int> Tracer::judge(Record& r, pid_t id, int code) {
@@ -311,7 +333,8 @@ void Tracer::began_child(const Record& parent, pid_t child, bool helper) {
     return;
   }
   Record& r = records_[child];
-  r = {};
+  // It may have gone ahead.
+  if (!r.automatic) r = {};
   r.seized = parent.seized;
   r.options = parent.options;
   r.has_options = true;

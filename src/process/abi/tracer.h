@@ -18,7 +18,6 @@
 #include <map>
 #include <mutex>
 #include <optional>
-#include <set>
 
 #include "process/abi/trace_area.h"
 
@@ -130,7 +129,7 @@ class Tracer {
   LinuxProcess& process_;
   std::mutex mutex_;
   std::map<pid_t, Record> records_;
-  std::set<pid_t> early_;  // stopped before the making of them was told
+  std::map<pid_t, bool> early_;  // stopped before the making of them was told; whether they are seized
   std::atomic<bool> knows_memory_{false};
   std::map<int, pid_t> memories_;  // by descriptor
 };
