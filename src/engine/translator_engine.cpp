@@ -141,6 +141,7 @@ TranslatorEngine::TranslatorEngine(riscv::Hart& hart, std::shared_ptr<CodeCache>
       runner_(*cache_),
       enter_(cache_->enter_function()) {
   hart.on_fence_i = [this] {
+    ++code_fences_;
     interpreter_.expect_code_changes();
     if (flat()) {
       cache_->invalidate(0, ~std::uint64_t{0});
@@ -319,10 +320,12 @@ void TranslatorEngine::interpret_program(std::uint64_t end) {
   const std::uint64_t begin = state_.pc;
   const std::size_t bytes = fetch_code(*hart_.env().user, begin, code);
   if (bytes < 4) return step();
+  const std::uint64_t fences = code_fences_;
   do {
     const std::uint64_t pc = state_.pc;
     step(encoding_at(code, pc - begin));
     if (state_.pc - pc > 4 || state_.pc == pc || state_.instructions >= end || hart_.attention()) return;
+    if (code_fences_ != fences) return;
   } while (state_.pc - begin + 4 <= bytes);
 }
 

@@ -91,6 +91,7 @@ class TranslatorEngine final : public Engine {
   bool floating_wanted_ = false;  // by what runs next
   std::uint64_t slice_end_ = 0;  // state.instructions when the slice's budget is zero
   unsigned slices_ = 0;  // used up
+  std::uint64_t code_fences_ = 0;  // FENCE.I, by this hart
   std::uint64_t steps_ = 0;
   std::uint64_t links_ = 0;
   std::uint64_t found_ = 0;  // without asking the cache

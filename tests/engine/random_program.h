@@ -41,8 +41,13 @@ class ScenarioMaker {
   explicit ScenarioMaker(u64 seed) : random_(seed) {}
 
   Scenario make() {
-    user_ = chance(0.5);
-    paged_ = chance(0.6);
+    const bool user = chance(0.5);
+    return make(user, chance(0.6));
+  }
+  // In U-mode for good, and with or without Sv39.
+  Scenario make(bool user, bool paged) {
+    user_ = user;
+    paged_ = paged;
     Scenario scenario{make_contents(), {}};
     u64 time = 0;
     for (unsigned i = 0; i < 12; ++i) {

@@ -1,0 +1,144 @@
+// The translator does what the interpreter does for programs in flat memory, where accesses are not checked, blocks are
+// linked across pages, and host faults become the guest's traps.
+#include "flat_machine.h"
+#include "lockstep.h"
+
+#include <gtest/gtest.h>
+
+namespace doppel::engine_test {
+namespace {
+
+class FlatLockstep : public testing::TestWithParam<FlatMachine::Place> {
+ protected:
+  // Nothing if the engines agree; `archive` may be null.
+  static std::string compare(const Scenario& scenario, const TranslatorEngine::Options& options,
+                             const std::shared_ptr<CodeArchive>& archive) {
+    const auto reference = FlatMachine::make(FlatMachine::Place::kElsewhere, scenario.contents);
+    auto translated = FlatMachine::make(GetParam(), scenario.contents);
+    if (reference == nullptr || translated == nullptr) return "no room";
+    reference->interpret();
+    translated->translate(options, archive);
+    for (std::size_t i = 0; i < scenario.chunks.size(); ++i) {
+      reference->run(scenario.chunks[i]);
+      translated->run(scenario.chunks[i]);
+      const std::string differences = FlatMachine::differences(*reference, *translated);
+      if (differences.empty()) continue;
+      translated.reset();
+      return differences + explain(scenario, options, i);
+    }
+    translated_ += translated->statistics().blocks_translated;
+    regions_ += translated->statistics().regions_translated;
+    loaded_ += translated->statistics().cache_loaded;
+    return {};
+  }
+
+  // The difference that the engines reach in chunk `index`, and the instructions before it.
+  static std::string explain(const Scenario& scenario, const TranslatorEngine::Options& options, std::size_t index) {
+    const auto run = [&](FlatMachine& machine, u64 instructions) {
+      for (std::size_t i = 0; i < index; ++i) machine.run(scenario.chunks[i]);
+      Scenario::Chunk last = scenario.chunks[index];
+      last.instructions = instructions;
+      machine.run(last);
+    };
+    const auto differ_after = [&](u64 instructions) {
+      const auto reference = FlatMachine::make(FlatMachine::Place::kElsewhere, scenario.contents);
+      const auto translated = FlatMachine::make(GetParam(), scenario.contents);
+      reference->interpret();
+      translated->translate(options);
+      run(*reference, instructions);
+      run(*translated, instructions);
+      return FlatMachine::differences(*reference, *translated);
+    };
+    u64 equal = 0, different = scenario.chunks[index].instructions;
+    while (different - equal > 1) {
+      const u64 middle = equal + (different - equal) / 2;
+      (differ_after(middle).empty() ? equal : different) = middle;
+    }
+    std::string text = fmt::format("chunk {} differs after {} instructions, if it does without kept code:\n{}", index,
+                                   different, differ_after(different));
+    const auto reference = FlatMachine::make(FlatMachine::Place::kElsewhere, scenario.contents);
+    reference->interpret();
+    const u64 first = different - std::min<u64>(different, 40);
+    run(*reference, first);
+    const riscv::Decoder decoder(reference->hart().isa());
+    for (u64 done = first; done < different; ++done) {
+      const u64 pc = reference->hart().state().pc;
+      std::uint32_t raw = 0;
+      if (reference->allows(pc, riscv::Access::kFetch)) std::memcpy(&raw, reference->flat().host(pc), sizeof raw);
+      if (riscv::instruction_bytes(static_cast<std::uint16_t>(raw)) == 2) raw &= 0xffff;
+      text += fmt::format("  {:#x}: {}\n", pc, riscv::disassemble(decoder, raw, pc));
+      reference->run({1, 0, scenario.chunks[index].time});
+    }
+    return text;
+  }
+
+  void SetUp() override {
+    if (FlatMachine::make(GetParam(), Contents{open_state(kCode)}) == nullptr) {
+      GTEST_SKIP() << "the host has something else there";
+    }
+  }
+
+  const GuestFaults faults_;
+  static inline u64 translated_ = 0, regions_ = 0, loaded_ = 0;
+};
+
+// Until everything has been translated, and most of it as regions.
+std::vector<Scenario::Chunk> longer(std::vector<Scenario::Chunk> chunks) {
+  for (Scenario::Chunk& chunk : chunks) chunk.instructions *= 4;
+  return chunks;
+}
+
+TEST_P(FlatLockstep, RandomPrograms) {
+  translated_ = regions_ = 0;
+  for (u64 seed = 1; seed <= 60; ++seed) {
+    Scenario scenario = ScenarioMaker(seed).make(true, false);
+    if (seed % 3 == 0) scenario.chunks = longer(scenario.chunks);
+    const auto options = seed % 2 == 0 ? Machine::kEager : TranslatorEngine::Options{};
+    ASSERT_EQ(compare(scenario, options, nullptr), "") << "seed " << seed;
+  }
+  EXPECT_GT(translated_, 1000u);
+  EXPECT_GT(regions_, 10u);
+}
+
+// Stores to code are seen once the program has asked for that, also by what follows at once.
+TEST_P(FlatLockstep, CodeThatChanges) {
+  const std::uint32_t increment = riscv::test::row_of("addi").pattern.encode({.rd = 10, .rs1 = 10});
+  Scenario scenario = ScenarioMaker(1).make(true, false);
+  const std::string source = fmt::format(
+      "addi a1, zero, 0; again: addi a1, a1, 1; slli t0, a1, 20; li t2, {:#x}; or t2, t2, t0; auipc t1, 0; "
+      "sw t2, 12(t1); fence.i; addi a0, a0, 0; addi t0, zero, 100; bne a1, t0, again; end: jal zero, end", increment);
+  scenario.contents.load(kCode, riscv::test::assemble(source, kCode));
+  scenario.chunks = {{7, 0, 0}, {2000, 0, 0}};
+  for (const auto& options : {Machine::kEager, TranslatorEngine::Options{}}) {
+    const auto machine = FlatMachine::make(GetParam(), scenario.contents);
+    machine->let_code_change();
+    machine->translate(options);
+    const u64 before = machine->hart().state().x[10];
+    for (const Scenario::Chunk& chunk : scenario.chunks) machine->run(chunk);
+    EXPECT_EQ(machine->hart().state().x[10] - before, 100u * 101 / 2);
+  }
+}
+
+TEST_P(FlatLockstep, KeptCode) {
+  const KeptCode kept;
+  loaded_ = 0;
+  for (u64 seed = 1; seed <= 12; ++seed) {
+    Scenario scenario = ScenarioMaker(seed).make(true, false);
+    scenario.chunks = longer(scenario.chunks);
+    for (unsigned run = 0; run < 3; ++run) {
+      const auto archive = kept.archive(seed);
+      ASSERT_EQ(compare(scenario, Machine::kEager, archive), "") << "seed " << seed << ", run " << run;
+      archive->write();
+    }
+  }
+  EXPECT_GT(loaded_, 300u);
+}
+
+INSTANTIATE_TEST_SUITE_P(Places, FlatLockstep,
+                         testing::Values(FlatMachine::Place::kIdentity, FlatMachine::Place::kElsewhere),
+                         [](const auto& info) {
+                           return info.param == FlatMachine::Place::kIdentity ? "Identity" : "Elsewhere";
+                         });
+
+}  // namespace
+}  // namespace doppel::engine_test
