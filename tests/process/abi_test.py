@@ -64,6 +64,18 @@ class Abi(unittest.TestCase):
         result = self.run_program(DOPPEL, "run", "--strace", self.folder / "clocks", "count")
         self.assertLess(result.stderr.count("clock_gettime"), 2000)
 
+    def test_probe(self):
+        """Asked of the vDSO, as programs do at their start: no host has it, so what is expected stands here."""
+        program = self.folder / "probe"
+        subprocess.run([COMPILER, "-O1", "-w", "-static", FOLDER / "probe.c", "-o", program], check=True)
+        for engine in "interpret", "translate":
+            with self.subTest(engine=engine):
+                result = self.run_program(DOPPEL, "run", "--engine", engine, program)
+                self.assertEqual(result.stdout, "found 1\nnone 1\neach 1\nall 1, with keys that are none 1\n"
+                                 "of processors 1, which 1\nno such flag 1\nbase 1, 1\n", result.stderr)
+        result = self.run_program(DOPPEL, "run", "--strace", program, "count")
+        self.assertEqual((result.returncode, result.stderr.count("riscv_hwprobe")), (0, 0), result.stderr)
+
     @unittest.skipIf(SANITIZED, "not under a sanitizer")
     def test_traces(self):
         self.check("traces")

@@ -16,22 +16,12 @@
 
 #include "memory/address.h"
 #include "process/abi/host_call.h"
+#include "process/abi/hwprobe.h"
 #include "process/abi/linux_process.h"
 #include "process/abi/system_calls.h"
 
 namespace doppel::process {
 namespace {
-
-// asm/hwprobe.h of riscv64, which is no header of this host.
-enum : std::int64_t {
-  kProbeVendor, kProbeArchitecture, kProbeImplementation, kProbeBase, kProbeExtensions, kProbeSpeedOfAll,
-  kProbeZicbozBytes, kProbeHighestAddress, kProbeTimeHz, kProbeMisalignedScalar, kProbeMisalignedVector,
-  kProbeThead, kProbeZicbomBytes,
-};
-constexpr u64 kBaseIma = 1, kMisalignedFast = 3;
-constexpr u64 kFd = 1 << 0, kC = 1 << 1, kZba = 1 << 3, kZbb = 1 << 4, kZbs = 1 << 5, kZicboz = 1 << 6,
-              kZfhmin = 1 << 28, kZihintpause = u64{1} << 36, kZca = u64{1} << 43, kZcd = u64{1} << 45,
-              kZicntr = u64{1} << 50, kZicbom = u64{1} << 55;
 
 std::int64_t do_uname(LinuxProcess& p, const Arguments& a) {
   utsname name{};
@@ -43,31 +33,11 @@ std::int64_t do_uname(LinuxProcess& p, const Arguments& a) {
   return 0;
 }
 
-// What a program may use of RISC-V, by keys (Documentation/arch/riscv/hwprobe.rst).
+// A pair of riscv_hwprobe.
 struct Probe {
   std::int64_t key;
   u64 value;
 };
-
-std::optional<u64> probe(const LinuxProcess& p, std::int64_t key) {
-  switch (key) {
-    case kProbeVendor:
-    case kProbeArchitecture:
-    case kProbeImplementation: return 0;
-    case kProbeBase: return kBaseIma;
-    case kProbeExtensions:
-      return kFd | kC | kZba | kZbb | kZbs | kZicboz | kZfhmin | kZihintpause | kZca | kZcd | kZicntr |
-             kZicbom;
-    // A misaligned word is one access of the host.
-    case kProbeSpeedOfAll:
-    case kProbeMisalignedScalar: return kMisalignedFast;
-    case kProbeZicbozBytes:
-    case kProbeZicbomBytes: return riscv::IsaConfig::kCacheBlockBytes;
-    case kProbeHighestAddress: return p.flat().size_bytes - 1;
-    case kProbeTimeHz: return riscv::kTimebaseHz;
-    default: return std::nullopt;
-  }
-}
 
 std::int64_t do_hwprobe(LinuxProcess& p, const Arguments& a) {
   constexpr u64 kWhichCpus = 1;
@@ -82,7 +52,7 @@ std::int64_t do_hwprobe(LinuxProcess& p, const Arguments& a) {
   for (u64 i = 0; i < count; ++i) {
     auto pair = p.get<Probe>(gva + i * sizeof(Probe));
     if (!pair) return -EFAULT;
-    const std::optional<u64> value = probe(p, pair->key);
+    const std::optional<u64> value = probe_value(pair->key, p.flat().size_bytes);
     const u64 asked = pair->value;
     // All harts are alike, so what matches one matches all: bits of a set of extensions, or the value.
     all_match &= value && (pair->key == kProbeExtensions || pair->key == kProbeBase

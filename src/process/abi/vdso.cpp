@@ -14,6 +14,7 @@
 #include "base/bits.h"
 #include "isa/riscv/hart.h"
 #include "memory/address.h"
+#include "process/abi/hwprobe.h"
 
 namespace doppel::process {
 namespace {
@@ -23,11 +24,12 @@ constexpr std::uint64_t kClocks = 8;
 constexpr std::uint64_t kHoldsForTicks = riscv::kTimebaseHz / 50;
 
 // The code, at its place in the image. Data lies a page below the image: the sequence at 0, the last valid tick at 8,
-// offsets of clocks from 16.
+// offsets of clocks from 16, what riscv_hwprobe answers from 128.
 constexpr std::uint64_t kCodeAt = 0x400;
-constexpr std::int64_t kToData = -static_cast<std::int64_t>(kPageSize + kCodeAt + 0x98);
-constexpr std::uint32_t kUpper = static_cast<std::uint32_t>((kToData + 0x800) >> 12);
-constexpr std::uint32_t kLower = static_cast<std::uint32_t>(kToData) & 0xfff;
+// auipc t1 and addi t1, t1, at `at` in the code: where the data is.
+constexpr std::uint32_t to_data(std::uint64_t at) { return 0u - static_cast<std::uint32_t>(kPageSize + kCodeAt + at); }
+constexpr std::uint32_t auipc_t1(std::uint64_t at) { return 0x00000317 | ((to_data(at) + 0x800) & 0xfffff000); }
+constexpr std::uint32_t addi_t1(std::uint64_t at) { return 0x00030313 | to_data(at) << 20; }
 constexpr std::uint32_t kCode[]{
     // __vdso_rt_sigreturn:
     0x08b00893,  //   0: li a7,139
@@ -77,8 +79,8 @@ constexpr std::uint32_t kCode[]{
     // now0:
     0x00000513,  //  94: li a0,0
     // now:
-    0x00000317 | kUpper << 12,  //  98: auipc t1,0x0
-    0x00030313 | kLower << 20,  //  9c: mv t1,t1
+    auipc_t1(0x98),
+    addi_t1(0x98),
     0x00351393,  //  a0: sll t2,a0,0x3
     0x007303b3,  //  a4: add t2,t1,t2
     // again:
@@ -106,6 +108,33 @@ constexpr std::uint32_t kCode[]{
     // none:
     0x00000393,  //  fc: li t2,0
     0x00028067,  // 100: jr t0
+    // __vdso_riscv_hwprobe:
+    0x00d662b3,  // 104: or t0,a2,a3
+    0x00e2e2b3,  // 108: or t0,t0,a4
+    0x04029463,  // 10c: bnez t0,slow_probe
+    auipc_t1(0x110),
+    addi_t1(0x110),
+    0x00459393,  // 118: sll t2,a1,0x4
+    0x00a383b3,  // 11c: add t2,t2,a0
+    0x00050e13,  // 120: mv t3,a0
+    0x00000e93 | kProbeDense << 20,  // 124: li t4,kProbeDense
+    // next_probe:
+    0x027e0263,  // 128: beq t3,t2,probed
+    0x000e3f03,  // 12c: ld t5,0(t3)
+    0x03df7263,  // 130: bgeu t5,t4,slow_probe
+    0x003f1f13,  // 134: sll t5,t5,0x3
+    0x006f0f33,  // 138: add t5,t5,t1
+    0x080f3f03,  // 13c: ld t5,128(t5)
+    0x01ee3423,  // 140: sd t5,8(t3)
+    0x010e0e13,  // 144: add t3,t3,16
+    0xfe1ff06f,  // 148: j next_probe
+    // probed:
+    0x00000513,  // 14c: li a0,0
+    0x00008067,  // 150: ret
+    // slow_probe, also after some pairs, which it answers alike:
+    0x10200893,  // 154: li a7,258
+    0x00000073,  // 158: ecall
+    0x00008067,  // 15c: ret
 };
 
 struct Symbol {
@@ -116,6 +145,7 @@ constexpr std::array kSymbols{
     Symbol{"__vdso_rt_sigreturn", 0x00, 0x08},   Symbol{"__vdso_clock_gettime", 0x08, 0x2c},
     Symbol{"__vdso_gettimeofday", 0x34, 0x3c},   Symbol{"__vdso_clock_getres", 0x70, 0x0c},
     Symbol{"__vdso_getcpu", 0x7c, 0x0c},         Symbol{"__vdso_flush_icache", 0x88, 0x0c},
+    Symbol{"__vdso_riscv_hwprobe", 0x104, 0x5c},
 };
 constexpr std::string_view kName = "linux-vdso.so.1", kVersion = "LINUX_4.15";
 
@@ -269,10 +299,13 @@ struct Vdso::Data {
   std::uint32_t padding;
   std::atomic<std::uint64_t> last_tick;
   std::array<std::atomic<std::uint64_t>, kClocks> offsets;  // from ticks, in nanoseconds
+  std::array<std::uint64_t, 6> padding_to_probes;
+  std::array<std::uint64_t, kProbeDense> probes;
 };
 
 Result<std::unique_ptr<Vdso>> Vdso::map(AddressSpace& space, const VirtualClock& clock) {
-  static_assert(sizeof(Data) <= kPageSize && offsetof(Data, last_tick) == 8 && offsetof(Data, offsets) == 16);
+  static_assert(sizeof(Data) <= kPageSize && offsetof(Data, last_tick) == 8 && offsetof(Data, offsets) == 16 &&
+                offsetof(Data, probes) == 128);
   const std::int64_t at = space.map(0, 2 * kPageSize, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   if (at < 0) return fail_errno(static_cast<int>(-at), "cannot map the vDSO");
   const auto data_at = static_cast<std::uint64_t>(at), base = data_at + kPageSize;
@@ -288,6 +321,9 @@ Result<std::unique_ptr<Vdso>> Vdso::map(AddressSpace& space, const VirtualClock&
     return fail_errno(errno, "cannot map the data of the vDSO");
   }
   std::unique_ptr<Vdso> vdso(new Vdso(clock, base, new (ours) Data{}));
+  for (std::int64_t key = 0; key < kProbeDense; ++key) {
+    vdso->data_->probes[static_cast<std::size_t>(key)] = *probe_value(key, space.flat().size_bytes);
+  }
   vdso->refresh();
   return vdso;
 }

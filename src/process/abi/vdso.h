@@ -1,5 +1,5 @@
-// The shared object that Linux gives every program: where signal handlers return to, and clocks that are read without a
-// system call. Its format and symbols are riscv64 Linux's (arch/riscv/kernel/vdso/vdso.lds.S).
+// The shared object that Linux gives every program: where signal handlers return to, clocks, and what riscv_hwprobe
+// answers, both read without a system call. Its format and symbols are riscv64 Linux's (arch/riscv/kernel/vdso/vdso.lds.S).
 //
 // Made when the address space is; refresh() from any thread, or process that shares or has inherited the data.
 #pragma once
