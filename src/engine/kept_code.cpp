@@ -13,8 +13,9 @@
 namespace doppel {
 namespace {
 
+// Not of a set-user-ID program, whose user may not write where it may.
 std::string_view variable(const char* name) {
-  const char* value = ::getenv(name);
+  const char* value = ::secure_getenv(name);
   return value == nullptr ? "" : value;
 }
 

@@ -107,8 +107,10 @@ Result<process::ProcessOptions> prepare(RunOptions options) {
     process.code_folder = *options.inherited_code_cache;
   } else {
     auto folder = open_code_folder(options.code_cache);
-    if (!folder) return std::unexpected(folder.error());
-    if (*folder) process.code_folder = keep_aside(folder->release());
+    // By binfmt_misc one environment comes to programs of other users and in other roots, some of which cannot have the
+    // folder that it names.
+    if (!folder && !options.program_fd) return std::unexpected(folder.error());
+    if (folder && *folder) process.code_folder = keep_aside(folder->release());
   }
   if (process.code_folder >= 0) {
     process.command.insert(process.command.end(), {"--inherit-code-cache", std::to_string(process.code_folder)});
@@ -166,7 +168,7 @@ int run_process(BinfmtStart start) {
   options.program = std::move(start.arguments);
   options.program[0] = std::move(start.path);
   // The user's folder is one inside the root that the program runs in: nothing is to appear there unasked.
-  if (::getenv(kCodeCacheVariable) == nullptr) options.code_cache = kNoCodeCache;
+  if (::secure_getenv(kCodeCacheVariable) == nullptr) options.code_cache = kNoCodeCache;
   return run(std::move(options));
 }
 

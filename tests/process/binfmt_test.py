@@ -79,6 +79,22 @@ class Binfmt(unittest.TestCase):
                          ["./program 3", "4", "/bin/program 2", "second 1", "4", "/bin/program 3", "second 1", "4", ""],
                          result.stderr)
 
+    def test_code_cache(self):
+        """Kept where the variable says, for who may: the same environment comes to other users and in other roots."""
+        (self.folder / "source.c").write_text(SOURCE)
+        subprocess.run([COMPILER, "-static", self.folder / "source.c", "-o", self.folder / "program"], check=True)
+        (self.folder / "of_all").mkdir()
+        (self.folder / "of_all").chmod(0o777)
+        result = self.inside(f"""
+            {DOPPEL} binfmt install
+            cd {self.folder}
+            for folder in off of_all/below/mine of_all /proc/none; do
+                DOPPEL_CODE_CACHE=$folder ./program; echo $?
+            done
+            ls of_all/below/mine | wc -l; ls of_all | wc -l
+        """)
+        self.assertEqual(result.stdout.split("\n"), [*["./program 1", "4"] * 4, "1", "1", ""], result.stderr)
+
     def test_refuses(self):
         for arguments, status in (([], 2), (["instal"], 2), (["install", "x"], 2), (["status", "--jsn"], 2)):
             with self.subTest(arguments):
