@@ -5,17 +5,17 @@
 namespace doppel::ir {
 namespace {
 
-// State first, so that values meet across guest instructions; then what looks at values, each pass feeding the
-// next; dead code last, for the others leave some.
+// State first, so that values meet across guest instructions, and what only the state asked for is asked for no more;
+// then what looks at values, each pass feeding the next; dead code last, for the others leave some.
 constexpr Pass kPasses[] = {
     {"redundant_state", opt::redundant_state},
+    {"dead_state", opt::dead_state},
     {"constant_folding", opt::constant_folding},
     {"extension_removal", opt::extension_removal},
     {"compare_fusion", opt::compare_fusion},
     {"quiet_comparison", opt::quiet_comparison},
     {"common_values", opt::common_values},
     {"address_folding", opt::address_folding},
-    {"dead_state", opt::dead_state},
     {"dead_code", opt::dead_code},
 };
 

@@ -42,6 +42,7 @@ void redundant_state(Block& block) {
         continue;
       } else if (known->type == inst.type) {
         substitution.replace(value, known->value);
+        erase(inst);  // or it would keep the set that it read
       } else if (const Op op = reinterpretation(known->type, inst.type); op != Op::kCount) {
         inst = {.op = op, .type = inst.type, .origin = inst.origin, .operands = {known->value, kNone, kNone}};
       }
