@@ -22,7 +22,7 @@ namespace fs = std::filesystem;
 constexpr CodeArchive::Key kKey{0x1122, 0x3344};
 constexpr std::uint64_t kPage = 0x2a'aaaa'a000;
 
-std::span<const std::byte> bytes(const std::string& text) { return std::as_bytes(std::span(text)); }
+std::span<const std::byte> bytes(std::string_view text) { return std::as_bytes(std::span(text)); }
 std::string text(std::span<const std::byte> bytes) {
   return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
 }
