@@ -68,6 +68,15 @@ bool has_filesystem(int root, const char* path, long magic) {
   return fd && ::fstatfs(fd.get(), &status) == 0 && status.f_type == magic;
 }
 
+// Whether somebody mounted them there. Nodes that are files of the root, as debootstrap makes a few, lack terminals and
+// what else the host has.
+bool has_devices(int root) {
+  const UniqueFd null = open_inside(root, "/dev/null", O_PATH);
+  struct stat of_null {}, of_root {};
+  return null && ::fstat(null.get(), &of_null) == 0 && ::fstat(root, &of_root) == 0 && S_ISCHR(of_null.st_mode) &&
+         of_null.st_dev != of_root.st_dev;
+}
+
 Result<void> write_file(const char* path, const std::string& text) {
   const UniqueFd fd(::open(path, O_WRONLY | O_CLOEXEC));
   if (!fd || ::write(fd.get(), text.data(), text.size()) < 0) return fail_errno(errno, "{}", path);
@@ -114,9 +123,7 @@ Result<void> enter_root(const std::string& directory, const std::vector<Bind>& b
   if (!root) return fail_errno(errno, "--root {}", directory);
   const bool proc = !has_filesystem(root.get(), "/proc", PROC_SUPER_MAGIC);
   const bool sys = !has_filesystem(root.get(), "/sys", SYSFS_MAGIC) && open_inside(root.get(), "/sys", O_PATH);
-  const UniqueFd null = open_inside(root.get(), "/dev/null", O_PATH);
-  struct stat status {};
-  const bool dev = !null || ::fstat(null.get(), &status) != 0 || !S_ISCHR(status.st_mode);
+  const bool dev = !has_devices(root.get());
 
   if (proc || sys || dev || !binds.empty() || ::chroot(by_descriptor(root.get()).c_str()) != 0) {
     if (auto done = separate_mounts(); !done) {

@@ -8,6 +8,7 @@ import os
 import pathlib
 import re
 import shutil
+import stat
 import signal
 import subprocess
 import sys
@@ -219,6 +220,25 @@ class Run(unittest.TestCase):
                 if "user namespaces" in result.stderr:
                     self.skipTest(result.stderr)
                 self.assertEqual((result.stdout, result.returncode), (expected, 3), result.stderr)
+
+    @unittest.skipUnless(shutil.which(COMPILER), f"no {COMPILER}")
+    def test_root_with_nodes(self):
+        """As debootstrap leaves them: files of the root, which have no terminals behind them."""
+        root = self.folder / "root"
+        (root / "dev/pts").mkdir(parents=True)
+        for name, minor in ("null", 3), ("full", 7):
+            try:
+                os.mknod(root / "dev" / name, stat.S_IFCHR | 0o666, os.makedev(1, minor))
+            except PermissionError:
+                self.skipTest("device nodes are root's to make")
+        source = self.folder / "inside.c"
+        source.write_text("int access(); int main() { return access(\"/dev/tty\", 0) != 0 || !access(\"/dev/own\", 0); }")
+        subprocess.run([COMPILER, "-w", "-static", source, "-o", root / "inside"], check=True)
+        (root / "dev/own").touch()
+        result = self.run_program("--root", root, "/inside")
+        if "nothing can be mounted" in result.stderr:
+            self.skipTest(result.stderr)
+        self.assertEqual(result.returncode, 0, result.stderr)
 
     @unittest.skipUnless(shutil.which(COMPILER), f"no {COMPILER}")
     @unittest.skipIf(SANITIZED, "the sanitizer has its memory where the program's would be")
