@@ -49,6 +49,9 @@ class FlatMachine final : public riscv::UserSpace {
   static std::unique_ptr<FlatMachine> make(Place place, const Contents& contents) {
     void* at = nullptr;
     if (place == Place::kIdentity) {
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+      return nullptr;  // much of what a wild pointer of the guest's may hit is the sanitizer's
+#endif
       at = ::mmap(reinterpret_cast<void*>(kRam), kRamBytes, PROT_NONE,
                   MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED_NOREPLACE, -1, 0);
     } else {
