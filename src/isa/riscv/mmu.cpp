@@ -53,6 +53,17 @@ Mmu::Key Mmu::key_now() const {
   return {state.satp, fetch, data, (state.mstatus & mstatus::kMxr) != 0};
 }
 
+// The first context is part of the program's data, of which only what is used is ever touched: a process VM needs one,
+// and next to nothing of it.
+static constinit TlbContext first_context;
+static std::atomic<bool> first_is_taken{false};
+
+static TlbContext* make_context() { return first_is_taken.exchange(true) ? new TlbContext : &first_context; }
+
+void Mmu::Discard::operator()(TlbContext* context) const {
+  if (context != &first_context) delete context;
+}
+
 void Mmu::update() {
   const Key key = key_now();
   if (current_slot_ != nullptr && current_slot_->valid) {
@@ -68,7 +79,7 @@ void Mmu::update() {
     if (slot.valid && slot.key == key) return use(slot);
     if (oldest->valid && (!slot.valid || slot.last_used < oldest->last_used)) oldest = &slot;
   }
-  if (oldest->tlb == nullptr) oldest->tlb = std::make_unique<TlbContext>();
+  if (oldest->tlb == nullptr) oldest->tlb.reset(make_context());
   oldest->tlb->clear();
   const Slot* model = latest_[key.mode()];
   if (model != nullptr && model != oldest && model->valid && bits(model->key.satp, 63, 60) == bits(key.satp, 63, 60)) {

@@ -79,11 +79,14 @@ class Mmu {
     unsigned mode() const { return fetch_privilege | data_privilege << 2 | unsigned{mxr} << 4; }
   };
   static constexpr unsigned kModes = 32;
+  struct Discard {
+    void operator()(TlbContext* context) const;
+  };
   struct Slot {
     Key key;
     bool valid = false;
     std::uint64_t last_used = 0;
-    std::unique_ptr<TlbContext> tlb;  // made when first needed
+    std::unique_ptr<TlbContext, Discard> tlb;  // made when first needed
   };
   struct Walk {
     GuestPhysical gpa;

@@ -132,7 +132,7 @@ struct TlbContext {
   bool upper_half_is_global = true;
   static constexpr unsigned kMostUserPages = 64;  // that are known one by one
   unsigned user_pages = 0;
-  std::array<std::uint16_t, kMostUserPages> user_page_indices;
+  std::array<std::uint16_t, kMostUserPages> user_page_indices{};
   Groups filled, filled_fetch;  // with entries for data, and for fetches
   std::array<Path, kPaths> paths;
   std::array<std::bitset<kHashes>, kLargeShifts.size()> large;
