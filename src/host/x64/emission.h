@@ -301,6 +301,8 @@ class Compiler::Emission {
     flags_at_ = a_.offset();
   }
 
+  // The next instruction that emits code: constants emit none.
+  const Inst* next_emitted() const;
   // True when the only use of the value being defined is as operand 0 of the next instruction that emits
   // code, of kind `op`. Constants in between emit none.
   bool feeds_next(Op op) const;

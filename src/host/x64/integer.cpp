@@ -605,23 +605,23 @@ void Compiler::Emission::emit_flags(const Inst& inst) {
   }
 }
 
+const Inst* Compiler::Emission::next_emitted() const {
+  for (std::size_t i = now_ + 1; i < block_->insts.size(); ++i) {
+    if (block_->insts[i].op != Op::kConst) return &block_->insts[i];
+  }
+  return nullptr;
+}
+
 bool Compiler::Emission::feeds_next(Op op) const {
   if (use_count_[now_] != 1) return false;
-  for (std::size_t i = now_ + 1; i < block_->insts.size(); ++i) {
-    if (block_->insts[i].op == Op::kConst) continue;
-    return block_->insts[i].op == op && block_->insts[i].operands[0] == now_;
-  }
-  return false;
+  const Inst* next = next_emitted();
+  return next != nullptr && next->op == op && next->operands[0] == now_;
 }
 
 bool Compiler::Emission::is_added_next() const {
   if (use_count_[now_] != 1) return false;
-  for (std::size_t i = now_ + 1; i < block_->insts.size(); ++i) {
-    const Inst& next = block_->insts[i];
-    if (next.op == Op::kConst) continue;
-    return next.op == Op::kAdd && (next.operands[0] == now_ || next.operands[1] == now_);
-  }
-  return false;
+  const Inst* next = next_emitted();
+  return next != nullptr && next->op == Op::kAdd && (next->operands[0] == now_ || next->operands[1] == now_);
 }
 
 // The consumer does the work, and must find the operands alive.
