@@ -13,7 +13,6 @@
 #include <algorithm>
 #include <cstring>
 #include <type_traits>
-#include <unordered_set>
 
 #define XXH_INLINE_ALL
 #include <fmt/format.h>
@@ -302,6 +301,10 @@ void CodeArchive::find_added(std::uint64_t address, const std::function<bool(con
 
 void CodeArchive::forget_added() {
   const std::lock_guard lock(mutex_);
+  drop_added();
+}
+
+void CodeArchive::drop_added() {
   added_.clear();
   payloads_.clear();
   latest_.clear();
@@ -333,10 +336,7 @@ void CodeArchive::write() {
     take_added();
     done = replace(Writing(std::move(items)));
   }
-  if (!done) return;
-  added_.clear();
-  payloads_.clear();
-  latest_.clear();
+  if (done) drop_added();
 }
 
 bool CodeArchive::append(const Writing& writing) const {

@@ -89,6 +89,7 @@ class CodeArchive {
   };
   struct Writing;
 
+  void drop_added();  // under mutex_
   void map_file();
   void read_segments();
   std::span<const std::byte> payload(const Segment& segment, const Entry& entry) const;
