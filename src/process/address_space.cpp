@@ -202,36 +202,32 @@ bool AddressSpace::is_free(std::uint64_t start, std::uint64_t bytes) const {
 bool AddressSpace::claim(std::uint64_t start, std::uint64_t bytes) const {
   const std::uint64_t end = start + bytes;
   if (end <= kLowBytes) return true;
-  for (std::uint64_t from = std::max(start, kLowBytes); from < end;) {
-    const Region* region = region_at(from);
-    if (region != nullptr) {
-      from = region->end;
-      continue;
-    }
-    const auto next = regions_.upper_bound(from);
-    const std::uint64_t to = next == regions_.end() ? end : std::min(end, next->first);
-    void* const got = ::mmap(flat_.host(from), to - from, PROT_NONE, kReserve | MAP_FIXED_NOREPLACE, -1, 0);
+  for (Gap gap = gap_in(std::max(start, kLowBytes), end); gap.start < gap.end; gap = gap_in(gap.end, end)) {
+    void* const got = ::mmap(flat_.host(gap.start), gap.end - gap.start, PROT_NONE, kReserve | MAP_FIXED_NOREPLACE, -1, 0);
     if (got == MAP_FAILED) {
-      disclaim(start, from);
+      disclaim(start, gap.start);
       return false;
     }
-    from = to;
   }
   return true;
 }
 
 void AddressSpace::disclaim(std::uint64_t start, std::uint64_t end) const {
-  for (std::uint64_t from = std::max(start, kLowBytes); from < end;) {
-    const Region* region = region_at(from);
-    if (region != nullptr) {
-      from = region->end;
-      continue;
-    }
-    const auto next = regions_.upper_bound(from);
-    const std::uint64_t to = next == regions_.end() ? end : std::min(end, next->first);
-    ::munmap(flat_.host(from), to - from);
-    from = to;
+  for (Gap gap = gap_in(std::max(start, kLowBytes), end); gap.start < gap.end; gap = gap_in(gap.end, end)) {
+    ::munmap(flat_.host(gap.start), gap.end - gap.start);
   }
+}
+
+AddressSpace::Gap AddressSpace::gap_in(std::uint64_t start, std::uint64_t end) const {
+  while (start < end) {
+    const Region* region = region_at(start);
+    if (region == nullptr) {
+      const auto next = regions_.upper_bound(start);
+      return {start, next == regions_.end() ? end : std::min(end, next->first)};
+    }
+    start = region->end;
+  }
+  return {end, end};
 }
 
 std::uint64_t AddressSpace::find_free(std::uint64_t bytes) const {

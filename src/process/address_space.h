@@ -106,6 +106,11 @@ class AddressSpace {
   void grow_to(std::uint64_t gva) const;
   bool covered(std::uint64_t start, std::uint64_t end) const;
   bool is_free(std::uint64_t start, std::uint64_t bytes) const;
+  // The first part of [start, end) in which nothing is mapped; empty, at its end, if there is none.
+  struct Gap {
+    std::uint64_t start, end;
+  };
+  Gap gap_in(std::uint64_t start, std::uint64_t end) const;
   // A range that ends beyond kLowBytes becomes the guest's, with nothing in it, or false. What comes of it is noted, or
   // given back by disclaim().
   bool claim(std::uint64_t start, std::uint64_t bytes) const;
