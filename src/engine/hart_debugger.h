@@ -5,6 +5,7 @@
 // run() belongs to the hart's thread, the rest to the debugger while the hart runs nothing.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -20,11 +21,19 @@ struct DebugStops {
   struct Watch {
     std::uint64_t start = 0, size_bytes = 0;  // guest-virtual
     bool reads = false, writes = false;
+    friend bool operator==(const Watch&, const Watch&) = default;
   };
   std::vector<std::uint64_t> instructions;  // guest-virtual
   std::vector<Watch> watches;
 
   bool empty() const { return instructions.empty() && watches.empty(); }
+  // Takes out one like it; false if there is none.
+  bool remove(const Watch& watch) {
+    const auto found = std::ranges::find(watches, watch);
+    if (found == watches.end()) return false;
+    watches.erase(found);
+    return true;
+  }
 };
 
 struct DebugEvent {

@@ -242,16 +242,7 @@ bool DebugHarts::plant(ThreadId thread, std::uint64_t address) {
 }
 
 bool DebugHarts::remove(const Point& point) {
-  if (point.kind >= PointKind::kWrite) {
-    const DebugStops::Watch wanted = watch_of(point);
-    const auto found = std::ranges::find_if(stops_.watches, [&](const DebugStops::Watch& watch) {
-      return watch.start == wanted.start && watch.size_bytes == wanted.size_bytes && watch.reads == wanted.reads &&
-             watch.writes == wanted.writes;
-    });
-    if (found == stops_.watches.end()) return false;
-    stops_.watches.erase(found);
-    return true;
-  }
+  if (point.kind >= PointKind::kWrite) return stops_.remove(watch_of(point));
   if (const auto at = planted_at_.find(point.address); point.kind == PointKind::kSoftware && at != planted_at_.end()) {
     const auto found = planted_.find(at->second);
     planted_at_.erase(at);

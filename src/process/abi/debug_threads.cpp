@@ -414,16 +414,7 @@ bool DebugThreads::plant(std::uint64_t address) {
 
 bool DebugThreads::remove(const Point& point) {
   const std::lock_guard lock(mutex_);
-  if (point.kind >= PointKind::kWrite) {
-    const DebugStops::Watch wanted = watch_of(point);
-    const auto found = std::ranges::find_if(stops_.watches, [&](const DebugStops::Watch& watch) {
-      return watch.start == wanted.start && watch.size_bytes == wanted.size_bytes && watch.reads == wanted.reads &&
-             watch.writes == wanted.writes;
-    });
-    if (found == stops_.watches.end()) return false;
-    stops_.watches.erase(found);
-    return true;
-  }
+  if (point.kind >= PointKind::kWrite) return stops_.remove(watch_of(point));
   if (const auto at = planted_.find(point.address); point.kind == PointKind::kSoftware && at != planted_.end()) {
     // What the guest has put there since is the guest's.
     const bool ours = read_pages(at->first, 2) == std::string_view(kBreakpoint.data(), 2);
