@@ -136,8 +136,8 @@ TEST_P(FlatLockstep, KeptCode) {
 
 INSTANTIATE_TEST_SUITE_P(Places, FlatLockstep,
                          testing::Values(FlatMachine::Place::kIdentity, FlatMachine::Place::kElsewhere),
-                         [](const auto& info) {
-                           return info.param == FlatMachine::Place::kIdentity ? "Identity" : "Elsewhere";
+                         [](const auto& place) {
+                           return place.param == FlatMachine::Place::kIdentity ? "Identity" : "Elsewhere";
                          });
 
 }  // namespace
