@@ -76,7 +76,7 @@ std::vector<u64> values_of(const riscv::RowInfo& row) {
 std::vector<Record> records_for(const riscv::RowInfo& row) {
   const std::vector<u64> values = values_of(row);
   const bool binary = row.pattern.has(isa::Field::kFs2);
-  const bool ternary = row.syntax.ends_with("fs3");
+  const bool ternary = row.syntax().ends_with("fs3");
   std::vector<Record> records;
   for (const u64 a : values) {
     for (const u64 b : binary ? values : std::vector<u64>{0}) {
@@ -145,7 +145,7 @@ void compare(const riscv::RowInfo& row, unsigned rm, unsigned frm) {
 TEST(Floating, EdgeValues) {
   constexpr unsigned kDynamic = 7;
   for (const riscv::RowInfo& row : riscv::rows()) {
-    if (!row.traits.floating_point || row.syntax.ends_with(")")) continue;
+    if (!row.traits.floating_point || row.syntax().ends_with(")")) continue;
     if (!row.pattern.has(isa::Field::kRm)) {
       compare(row, 0, 0);
       continue;

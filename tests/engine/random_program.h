@@ -164,7 +164,7 @@ class ScenarioMaker {
       return found;
     }();
     const riscv::RowInfo& row = *candidates[below(candidates.size())];
-    const bool accesses = row.syntax.ends_with("(rs1)");
+    const bool accesses = row.syntax().ends_with("(rs1)");
     for (;;) {
       isa::Operands o{.imm = static_cast<std::int32_t>(random_()),
                       .rd = target_register(),
@@ -187,7 +187,7 @@ class ScenarioMaker {
     static const auto candidates = [] {
       std::vector<const riscv::RowInfo*> found;
       for (const riscv::RowInfo& row : riscv::rows()) {
-        if (row.traits.floating_point && !row.syntax.ends_with(")")) found.push_back(&row);
+        if (row.traits.floating_point && !row.syntax().ends_with(")")) found.push_back(&row);
       }
       return found;
     }();

@@ -32,9 +32,8 @@ struct Operands {
 
 class Pattern {
  public:
-  consteval explicit Pattern(std::string_view text) : text_(text) { parse(); }
+  consteval explicit Pattern(std::string_view text) { parse(text); }
 
-  constexpr std::string_view text() const { return text_; }
   constexpr std::uint32_t mask() const { return mask_; }
   constexpr std::uint32_t match() const { return match_; }
   constexpr unsigned length_bytes() const { return length_bits_ / 8; }
@@ -155,60 +154,60 @@ class Pattern {
       {"csr", Field::kImm, 12, false},
   }};
 
-  consteval void parse() {
+  consteval void parse(std::string_view text) {
     // First pass: the total length, so that the second knows bit positions.
     unsigned total = 0;
     for (int pass = 0; pass < 2; ++pass) {
       unsigned at = total;  // bits not yet consumed (second pass)
       std::size_t p = 0;
-      while (p < text_.size()) {
-        if (text_[p] == ' ') {
+      while (p < text.size()) {
+        if (text[p] == ' ') {
           ++p;
           continue;
         }
-        if (is_digit(text_[p]) || text_[p] == '-') {
-          for (; p < text_.size() && text_[p] != ' '; ++p) {
+        if (is_digit(text[p]) || text[p] == '-') {
+          for (; p < text.size() && text[p] != ' '; ++p) {
             if (pass == 0) {
               ++total;
               continue;
             }
             --at;
-            if (text_[p] == '-') continue;
+            if (text[p] == '-') continue;
             mask_ |= 1u << at;
-            if (text_[p] == '1') match_ |= 1u << at;
+            if (text[p] == '1') match_ |= 1u << at;
           }
           continue;
         }
-        p = parse_field(p, pass == 0, total, at);
+        p = parse_field(text, p, pass == 0, total, at);
       }
     }
     if (total != 16 && total != 32) throw "an encoding has 16 or 32 bits";
     length_bits_ = total;
   }
 
-  consteval std::size_t parse_field(std::size_t p, bool measuring, unsigned& total, unsigned& at) {
+  consteval std::size_t parse_field(std::string_view text, std::size_t p, bool measuring, unsigned& total, unsigned& at) {
     const std::size_t begin = p;
-    while (p < text_.size() && ((text_[p] >= 'a' && text_[p] <= 'z') || is_digit(text_[p]))) ++p;
+    while (p < text.size() && ((text[p] >= 'a' && text[p] <= 'z') || is_digit(text[p]))) ++p;
     // A copy, not a pointer: GCC's undefined-behaviour checks make no constant of an address compared with null.
     Name name{};
     for (const Name& candidate : kNames) {
-      if (candidate.text == text_.substr(begin, p - begin)) name = candidate;
+      if (candidate.text == text.substr(begin, p - begin)) name = candidate;
     }
     if (name.text.empty()) throw "unknown field name";
     unsigned width = name.width;
     std::uint8_t bias = 0;
-    if (p < text_.size() && text_[p] == '\'') {
+    if (p < text.size() && text[p] == '\'') {
       width = 3;
       bias = 8;
       ++p;
     }
     if (!measuring) fields_ |= 1u << static_cast<unsigned>(name.field);
-    if (p < text_.size() && text_[p] == '[') {
+    if (p < text.size() && text[p] == '[') {
       ++p;
-      while (text_[p - 1] != ']') {
-        const unsigned high = number(p);
+      while (text[p - 1] != ']') {
+        const unsigned high = number(text, p);
         unsigned low = high;
-        if (text_[p] == ':') low = number(++p);
+        if (text[p] == ':') low = number(text, ++p);
         ++p;  // '|' or ']'
         const unsigned piece_width = high - low + 1;
         if (measuring) {
@@ -227,26 +226,25 @@ class Pattern {
       at -= width;
       add_piece({name.field, static_cast<std::uint8_t>(at), 0, static_cast<std::uint8_t>(width), bias});
     }
-    if (p + 1 < text_.size() && text_[p] == '!' && text_[p + 1] == '=') {
+    if (p + 1 < text.size() && text[p] == '!' && text[p + 1] == '=') {
       ++p;
       do {
-        const unsigned value = number(++p);
+        const unsigned value = number(text, ++p);
         if (!measuring) excluded_[excluded_count_++] = {name.field, value};
-      } while (p < text_.size() && text_[p] == ',');
+      } while (p < text.size() && text[p] == ',');
     }
     return p;
   }
 
-  consteval unsigned number(std::size_t& p) const {
-    if (p >= text_.size() || !is_digit(text_[p])) throw "a number was expected";
+  static consteval unsigned number(std::string_view text, std::size_t& p) {
+    if (p >= text.size() || !is_digit(text[p])) throw "a number was expected";
     unsigned value = 0;
-    while (p < text_.size() && is_digit(text_[p])) value = value * 10 + static_cast<unsigned>(text_[p++] - '0');
+    while (p < text.size() && is_digit(text[p])) value = value * 10 + static_cast<unsigned>(text[p++] - '0');
     return value;
   }
 
   consteval void add_piece(Piece piece) { pieces_[piece_count_++] = piece; }
 
-  std::string_view text_;
   std::uint32_t mask_ = 0;
   std::uint32_t match_ = 0;
   std::uint32_t fields_ = 0;    // bit per Field

@@ -154,8 +154,24 @@ void mark_dirty(Hart& hart) {
   hart.state().mstatus |= mstatus::kFsDirty;
 }
 
+// By number. Few of the 4096 are there: a table with pointers for all of them would take longer to relocate, whenever the
+// program starts, than many guests run.
+class Table {
+ public:
+  constexpr Csr& operator[](unsigned number) {
+    if (places_[number] == 0) places_[number] = ++used_;
+    return csrs_[places_[number]];
+  }
+  constexpr const Csr& operator[](unsigned number) const { return csrs_[places_[number]]; }
+
+ private:
+  std::array<std::uint8_t, 4096> places_{};
+  std::array<Csr, 200> csrs_{};  // the first one is those that are not there
+  std::uint8_t used_ = 0;
+};
+
 constexpr auto kTable = [] {
-  std::array<Csr, 4096> t{};
+  Table t;
   // Plain storage: DOPPEL_FIELD(name) reads and writes state().name as it is.
 #define DOPPEL_FIELD(field)                                             \
   [](const Hart& h, unsigned) -> u64 { return h.state().field; },       \

@@ -1,5 +1,6 @@
 #include "isa/riscv/decode.h"
 
+#include <algorithm>
 #include <array>
 #include <cctype>
 
@@ -17,7 +18,13 @@ static_assert(isa::disjoint(isa::patterns_of(kRows)), "two instructions share an
 
 constexpr auto kInfos = std::apply(
     [](const auto&... r) {
-      return std::array<RowInfo, kRowCount>{RowInfo{r.syntax, r.pattern, r.extension, r.traits}...};
+      const auto text_of = [](std::string_view syntax) {
+        decltype(RowInfo::text) text{};
+        std::ranges::copy(syntax, text.begin());
+        if (text.back() != 0) throw "a syntax is too long";
+        return text;
+      };
+      return std::array<RowInfo, kRowCount>{RowInfo{text_of(r.syntax), r.pattern, r.extension, r.traits}...};
     },
     kRows);
 
@@ -28,6 +35,37 @@ constexpr unsigned bucket_of(std::uint32_t raw) {
   return static_cast<unsigned>(kWideBuckets + (bits(raw, 1, 0) << 3 | bits(raw, 15, 13)));
 }
 constexpr unsigned kBuckets = kWideBuckets + 3 * 8;
+
+// Calls `put(bucket)` for each bucket that the row belongs to: those that its fixed bits leave open.
+constexpr void for_each_bucket(const isa::Pattern& pattern, auto put) {
+  const unsigned shift = pattern.length_bytes() == 4 ? 12 : 13;
+  const std::uint32_t fixed = pattern.mask() & (7u << shift);
+  for (std::uint32_t funct3 = 0; funct3 < 8; ++funct3) {
+    if (((funct3 << shift) & fixed) != (pattern.match() & fixed)) continue;
+    put(bucket_of((pattern.match() & ~(7u << shift)) | funct3 << shift));
+  }
+}
+
+// What decides between the rows of a bucket, one bucket after the other.
+struct Candidate {
+  std::uint32_t mask, match;
+  RowIndex row;
+};
+constexpr auto kBegins = [] {
+  std::array<std::uint16_t, kBuckets + 1> begins{};
+  for (const RowInfo& info : kInfos) for_each_bucket(info.pattern, [&](unsigned bucket) { ++begins[bucket + 1]; });
+  for (unsigned bucket = 0; bucket < kBuckets; ++bucket) begins[bucket + 1] += begins[bucket];
+  return begins;
+}();
+constexpr auto kCandidates = [] {
+  std::array<Candidate, kBegins.back()> candidates{};
+  std::array<std::uint16_t, kBuckets + 1> next = kBegins;
+  for (RowIndex row = 0; row < kRowCount; ++row) {
+    const isa::Pattern& pattern = kInfos[row].pattern;
+    for_each_bucket(pattern, [&](unsigned bucket) { candidates[next[bucket]++] = {pattern.mask(), pattern.match(), row}; });
+  }
+  return candidates;
+}();
 
 constexpr std::array<std::string_view, 32> kIntegerNames{
     "zero", "ra", "sp", "gp", "tp", "t0", "t1", "t2", "s0", "s1", "a0",  "a1",  "a2", "a3", "a4", "a5",
@@ -45,29 +83,16 @@ std::span<const RowInfo> rows() { return kInfos; }
 std::span<const std::string_view, 32> integer_register_names() { return kIntegerNames; }
 std::span<const std::string_view, 32> float_register_names() { return kFloatNames; }
 
-Decoder::Decoder(const IsaConfig& isa) : buckets_(kBuckets) {
-  for (RowIndex index = 0; index < kRowCount; ++index) {
-    const RowInfo& info = kInfos[index];
-    if (!isa.has(info.extension)) continue;
-    // A row belongs to every bucket that its fixed bits leave open.
-    const isa::Pattern& pattern = info.pattern;
-    for (std::uint32_t funct3 = 0; funct3 < 8; ++funct3) {
-      const bool wide = pattern.length_bytes() == 4;
-      const unsigned shift = wide ? 12 : 13;
-      const std::uint32_t fixed = pattern.mask() & (7u << shift);
-      if (((funct3 << shift) & fixed) != (pattern.match() & fixed)) continue;
-      buckets_[bucket_of((pattern.match() & ~(7u << shift)) | funct3 << shift)].push_back(index);
-    }
-  }
-}
-
 Decoded Decoder::decode(std::uint32_t raw) const {
   if ((raw & 3) != 3) raw &= 0xffff;
-  for (const RowIndex index : buckets_[bucket_of(raw)]) {
-    const isa::Pattern& pattern = kInfos[index].pattern;
-    if (!pattern.matches(raw)) continue;
-    Decoded decoded{index, pattern.extract(raw)};
-    if (pattern.has(isa::Field::kRd) && decoded.operands.rd == 0) decoded.operands.rd = kXDiscard;
+  const unsigned bucket = bucket_of(raw);
+  for (unsigned i = kBegins[bucket]; i < kBegins[bucket + 1]; ++i) {
+    const Candidate& candidate = kCandidates[i];
+    if ((raw & candidate.mask) != candidate.match) continue;
+    const RowInfo& info = kInfos[candidate.row];
+    if (!info.pattern.matches(raw) || !isa_.has(info.extension)) continue;
+    Decoded decoded{candidate.row, info.pattern.extract(raw)};
+    if (info.pattern.has(isa::Field::kRd) && decoded.operands.rd == 0) decoded.operands.rd = kXDiscard;
     return decoded;
   }
   return {};
@@ -80,7 +105,7 @@ std::string disassemble(const Decoder& decoder, std::uint32_t raw, std::uint64_t
   const isa::Operands& o = decoded.operands;
   const bool pc_relative = info.traits.ends_block && info.pattern.has(isa::Field::kImm) && info.mnemonic() != "jalr";
   std::string text;
-  const std::string_view syntax = info.syntax;
+  const std::string_view syntax = info.syntax();
   for (std::size_t p = 0; p < syntax.size();) {
     std::size_t end = p;
     while (end < syntax.size() && (std::isalnum(static_cast<unsigned char>(syntax[end])) != 0)) ++end;

@@ -1,12 +1,11 @@
 // From encodings to rows and operands.
 #pragma once
 
+#include <array>
 #include <cstdint>
-#include <memory>
 #include <span>
 #include <string>
 #include <string_view>
-#include <vector>
 
 #include "isa/common/pattern.h"
 #include "isa/common/row.h"
@@ -15,14 +14,16 @@
 namespace doppel::riscv {
 
 // What a row says besides its semantics. Its index in rows() is the instruction's identity: interpreter and
-// lifter keep their handlers in arrays of the same order.
+// lifter keep their handlers in arrays of the same order. It has no pointers: those of a table would all have to be
+// relocated whenever the program starts, which costs more than what many guests do.
 struct RowInfo {
-  std::string_view syntax;
+  std::array<char, 40> text;  // of the syntax, padded with zeros
   isa::Pattern pattern;
   Extension extension;
   isa::Traits traits;
 
-  std::string_view mnemonic() const { return syntax.substr(0, syntax.find(' ')); }
+  constexpr std::string_view syntax() const { return text.data(); }
+  constexpr std::string_view mnemonic() const { return syntax().substr(0, syntax().find(' ')); }
 };
 
 std::span<const RowInfo> rows();
@@ -40,13 +41,13 @@ constexpr unsigned instruction_bytes(std::uint16_t first_half) { return (first_h
 
 class Decoder {
  public:
-  explicit Decoder(const IsaConfig& isa);
+  explicit Decoder(const IsaConfig& isa) : isa_(isa) {}
 
   // `raw` holds the instruction in its low 16 or 32 bits.
   Decoded decode(std::uint32_t raw) const;
 
  private:
-  std::vector<std::vector<RowIndex>> buckets_;  // by the bits that most encodings fix
+  IsaConfig isa_;
 };
 
 // The ABI's names of the registers, as assembly has them.

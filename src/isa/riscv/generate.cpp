@@ -47,7 +47,7 @@ bool jumps_to_register(const RowInfo& row) {
 bool branches(const RowInfo& row) {
   return row.traits.ends_block && !row.traits.exact && !jumps_to_register(row);
 }
-bool accesses_with_offset(const RowInfo& row) { return row.syntax.ends_with("imm(rs1)") && !branches(row); }
+bool accesses_with_offset(const RowInfo& row) { return row.syntax().ends_with("imm(rs1)") && !branches(row); }
 
 }  // namespace
 

@@ -456,7 +456,8 @@ const Interpreter::Op* Interpreter::execute(HartState& state, const Op* op, Inte
       }
     }
   }
-  kRow.semantics(step, op->operands);
+  constexpr auto kSemantics = kRow.semantics;
+  kSemantics(step, op->operands);
   return step.next();
 }
 

@@ -581,7 +581,8 @@ template <std::size_t Index>
 void lift_row(LiftMachine& machine, const Operands& operands) {
   constexpr const auto& kRow = std::get<Index>(kRows);
   if constexpr (kRow.traits.floating_point) machine.open_floating();
-  kRow.semantics(machine, operands);
+  constexpr auto kSemantics = kRow.semantics;
+  kSemantics(machine, operands);
 }
 
 constexpr auto kLifters = []<std::size_t... I>(std::index_sequence<I...>) {

@@ -71,7 +71,7 @@ TEST(Pattern, EncodesWhatItExtracts) {
     const std::uint32_t all = pattern.length_bytes() == 4 ? ~0u : 0xffffu;
     for (int i = 0; i < 1000; ++i) {
       const std::uint32_t raw = ((static_cast<std::uint32_t>(random()) & ~pattern.mask()) | pattern.match()) & all;
-      EXPECT_EQ(pattern.encode(pattern.extract(raw)), raw) << pattern.text();
+      EXPECT_EQ(pattern.encode(pattern.extract(raw)), raw);
     }
   }
 }

@@ -94,7 +94,7 @@ class Assembler {
   void instruction(const RowInfo& row) {
     isa::Operands o{.rm = 7};
     const bool pc_relative = row.traits.ends_block && row.pattern.has(isa::Field::kImm) && row.mnemonic() != "jalr";
-    std::string_view syntax = row.syntax.substr(row.mnemonic().size());
+    std::string_view syntax = row.syntax().substr(row.mnemonic().size());
     while (!syntax.empty()) {
       const std::size_t length = static_cast<std::size_t>(
           std::find_if_not(syntax.begin(), syntax.end(),

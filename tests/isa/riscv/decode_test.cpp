@@ -122,8 +122,8 @@ TEST(Decode, LeavesOutWhatTheHartHasNot) {
     IsaConfig without = IsaConfig::rva22();
     without.extensions.reset(static_cast<std::size_t>(row.extension));
     const std::uint32_t raw = row.pattern.encode({.imm = 0x1020, .rd = 9, .rs1 = 9, .rs2 = 9, .rm = 0});
-    EXPECT_NE(decoder().decode(raw).row, kIllegal) << row.syntax;
-    EXPECT_EQ(Decoder(without).decode(raw).row, kIllegal) << row.syntax;
+    EXPECT_NE(decoder().decode(raw).row, kIllegal) << row.syntax();
+    EXPECT_EQ(Decoder(without).decode(raw).row, kIllegal) << row.syntax();
   }
 }
 

@@ -109,7 +109,7 @@ TEST(Generator, ProgramsEndAndKeepToThemselves) {
   }
   for (RowIndex i = 0; i < rows().size(); ++i) {
     const bool wanted = Generator::generates(rows()[i], with_blocks);
-    EXPECT_TRUE(wanted ? executed[i] >= 10 : executed[i] == 0) << rows()[i].syntax << ": " << executed[i];
+    EXPECT_TRUE(wanted ? executed[i] >= 10 : executed[i] == 0) << rows()[i].syntax() << ": " << executed[i];
   }
 }
 
@@ -271,7 +271,7 @@ TEST(Generator, ProgramsEndAsOnQemu) {
   }
   for (RowIndex i = 0; i < rows().size(); ++i) {
     if (!Generator::generates(rows()[i], comparable) || comparable.weight(rows()[i]) == 0) continue;
-    EXPECT_GE(executed[i], kLeast) << rows()[i].syntax;
+    EXPECT_GE(executed[i], kLeast) << rows()[i].syntax();
   }
 }
 
