@@ -7,6 +7,7 @@
 #include <cstring>
 #include <new>
 #include <thread>
+#include <utility>
 
 #include "base/bits.h"
 #include "isa/common/softfloat/softfloat.h"
@@ -476,10 +477,9 @@ Interpreter::Interpreter(Hart& hart)
       tlb_(&mmu_.tlb()),
       // Of a type that is all right as zeros.
       known_(static_cast<Known*>(std::calloc(std::size_t{1} << kKnownBits, sizeof(Known)))),
-      scratch_(std::make_unique<Page>()),
+      scratch_(static_cast<Page*>(std::malloc(sizeof(Page)))),
       refetch_{&refetch_here, {}} {
-  if (known_ == nullptr) throw std::bad_alloc();
-  reset_ops(*scratch_, &leave_here);
+  if (known_ == nullptr || scratch_ == nullptr) throw std::bad_alloc();
   page_ = scratch_.get();
   hart.on_fence_i = [this] { expect_code_changes(); };
 }
@@ -716,6 +716,7 @@ const Interpreter::Op* Interpreter::single(std::uint64_t pc) {
   }
   tlb_ = &mmu_.tlb();
   const Decoded decoded = decoder_.decode(raw);
+  if (!std::exchange(scratch_whole_, true)) reset_ops(*scratch_, &leave_here);
   scratch_->ops[scratch_slot_].handler = &leave_here;
   scratch_slot_ = (pc & (kPageSize - 1)) >> 1;
   scratch_raw_ = raw;

@@ -136,7 +136,9 @@ class Interpreter {
 
   // For instructions that cannot be kept in a page: those that straddle two, or lie in a page that PMP
   // splits, or came without one. One slot at a time holds an instruction; the others lead out.
-  std::unique_ptr<Page> scratch_;
+  // What step() is given needs the first slot alone, so the rest is not touched before it must be.
+  std::unique_ptr<Page, Free> scratch_;
+  bool scratch_whole_ = false;
   std::size_t scratch_slot_ = 0;
   std::uint32_t scratch_raw_ = 0;
   Op refetch_;
