@@ -13,10 +13,11 @@ namespace {
 
 constexpr unsigned kTableBits = 10;
 
+// Zeros at first: a thread begins with a copy of all that is not.
 struct Table {
   struct Entry {
     std::uint32_t generation = 0;
-    Value value = kNone;
+    Value value = 0;
   };
   std::uint32_t generation = 0;  // entries of older ones are of other blocks
   std::array<Entry, 1 << kTableBits> entries{};
