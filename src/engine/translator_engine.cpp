@@ -332,7 +332,9 @@ void TranslatorEngine::interpret_program(std::uint64_t end) {
 std::uint32_t TranslatorEngine::known_here() {
   if (flat()) {
     std::array<std::byte, 4> code{};
-    return fetch_code(*hart_.env().user, state_.pc, code) == 0 ? 0 : encoding_at(code, 0);
+    const std::size_t bytes = fetch_code(*hart_.env().user, state_.pc, code);
+    const std::uint32_t raw = encoding_at(code, 0);
+    return bytes < riscv::instruction_bytes(static_cast<std::uint16_t>(raw)) ? 0 : raw;
   }
   const riscv::FetchEntry& entry = fetch_entry();
   if (entry.tag != align_down(state_.pc, kPageSize)) return 0;
@@ -354,9 +356,13 @@ void TranslatorEngine::step(std::uint32_t raw) {
     return hart_.take_trap({riscv::Exception::kUserCall}, state_.pc);
   }
   ++steps_;
-  const std::size_t bytes = raw == 0 ? 0 : riscv::instruction_bytes(static_cast<std::uint16_t>(raw));
-  // What straddles two pages, or lies in none that is known, has to be fetched.
-  if (bytes == 0 || state_.pc % kPageSize + bytes > kPageSize) return interpreter_.step();
+  const auto straddles = [this, &raw] {
+    return state_.pc % kPageSize + riscv::instruction_bytes(static_cast<std::uint16_t>(raw)) > kPageSize;
+  };
+  // Its second half may be another one by now, or unknown.
+  if (flat() && straddles()) raw = known_here();
+  // What lies in no page that is known has to be fetched, and in paged memory what lies in two.
+  if (raw == 0 || (!flat() && straddles())) return interpreter_.step();
   interpreter_.step(raw);
 }
 
