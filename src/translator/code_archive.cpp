@@ -28,8 +28,9 @@ namespace {
 constexpr std::uint64_t kFileMagic = 0x31'65'64'6f'63'70'6f'64;     // "dopcode1"
 constexpr std::uint64_t kSegmentMagic = 0x31'74'6e'65'6d'67'65'73;  // "segment1"
 constexpr std::size_t kMostSegments = 16;
-// A few more blocks are not worth a write, each of which makes the file's index longer.
-constexpr std::size_t kLeastAdded = 8;
+// A block or two more are not worth a write, each of which makes the file's index longer. The first ones that a process
+// has to translate cost it more than that.
+constexpr std::size_t kLeastAdded = 2;
 constexpr unsigned kAddedShare = 64;
 
 struct FileHeader {

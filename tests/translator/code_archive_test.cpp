@@ -141,9 +141,11 @@ TEST_F(CodeArchiveTest, ManyRunsLeaveOneFile) {
   EXPECT_EQ(fs::status(file()).permissions(), fs::perms::owner_read | fs::perms::owner_write);
 }
 
-TEST_F(CodeArchiveTest, AFewBlocksAreNotWorthAWrite) {
-  write(kPage, 3, "code");
+TEST_F(CodeArchiveTest, ABlockIsNotWorthAWriteButAFewAre) {
+  write(kPage, 1, "code");
   EXPECT_TRUE(file().empty());
+  write(kPage, 3, "code");
+  EXPECT_FALSE(file().empty());
 }
 
 TEST_F(CodeArchiveTest, TheParentWritesForItsChild) {
