@@ -3,6 +3,7 @@
 
 #include <asm/hwcap2.h>
 #include <sys/auxv.h>
+#include <sys/platform/x86.h>
 
 #include <cstdlib>
 #include <string_view>
@@ -21,16 +22,15 @@ std::vector<std::byte> bytes_of(CodeHolder& code) {
 }
 
 HostFeatures HostFeatures::detect() {
-  // Once: each CPUID is a trip to the hypervisor where the host is a virtual machine.
+  // Of what the C library asked at start: each CPUID is a trip to the hypervisor where the host is a virtual machine.
   static const HostFeatures kFound = [] {
     HostFeatures features;
-    __builtin_cpu_init();
-    features.bmi1 = __builtin_cpu_supports("bmi");
-    features.bmi2 = __builtin_cpu_supports("bmi2");
-    features.lzcnt = __builtin_cpu_supports("lzcnt");
-    features.popcnt = __builtin_cpu_supports("popcnt");
-    features.avx = __builtin_cpu_supports("avx");
-    features.fma = __builtin_cpu_supports("fma");
+    features.bmi1 = CPU_FEATURE_ACTIVE(BMI1);
+    features.bmi2 = CPU_FEATURE_ACTIVE(BMI2);
+    features.lzcnt = CPU_FEATURE_ACTIVE(LZCNT);
+    features.popcnt = CPU_FEATURE_ACTIVE(POPCNT);
+    features.avx = CPU_FEATURE_ACTIVE(AVX);
+    features.fma = CPU_FEATURE_ACTIVE(FMA);
     features.segment_bases = (::getauxval(AT_HWCAP2) & HWCAP2_FSGSBASE) != 0;
     // For tests of the fall-backs: as if the host were the first x86-64.
     const char* limit = std::getenv("DOPPEL_HOST_FEATURES");
