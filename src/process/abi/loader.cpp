@@ -15,7 +15,6 @@
 #include <cerrno>
 #include <climits>
 #include <cstring>
-#include <random>
 
 #include "base/bits.h"
 #include "base/unique_fd.h"
@@ -77,16 +76,26 @@ class Randomness {
  public:
   explicit Randomness(std::optional<std::uint64_t> seed = {})
       : on_((::personality(0xffffffff) & ADDR_NO_RANDOMIZE) == 0) {
-    std::uint64_t number = 0;
-    if (!seed && ::getrandom(&number, sizeof number, 0) < 0) on_ = false;
-    generator_.seed(seed.value_or(number));
+    if (seed) {
+      state_ = *seed;
+    } else if (::getrandom(&state_, sizeof state_, 0) < 0) {
+      on_ = false;
+    }
   }
   // A multiple of a page below `below`, which is a power of two.
-  std::uint64_t pages(std::uint64_t below) { return on_ ? align_down(generator_() % below, kPageSize) : 0; }
-  std::uint64_t bytes(std::uint64_t below) { return on_ ? generator_() % below : 0; }
+  std::uint64_t pages(std::uint64_t below) { return align_down(bytes(below), kPageSize); }
+  std::uint64_t bytes(std::uint64_t below) { return on_ ? next() % below : 0; }
 
  private:
-  std::mt19937_64 generator_;
+  // Sebastiano Vigna's splitmix64: at once ready, and what is drawn is little.
+  std::uint64_t next() {
+    std::uint64_t z = state_ += 0x9e37'79b9'7f4a'7c15;
+    z = (z ^ z >> 30) * 0xbf58'476d'1ce4'e5b9;
+    z = (z ^ z >> 27) * 0x94d0'49bb'1331'11eb;
+    return z ^ z >> 31;
+  }
+
+  std::uint64_t state_ = 0;
   bool on_;
 };
 
