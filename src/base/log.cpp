@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <cerrno>
 #include <memory>
 #include <mutex>
@@ -18,6 +19,10 @@ namespace doppel {
 
 namespace {
 
+// What configure_log() said.
+std::atomic<LogLevel> lowest_level{LogLevel::kWarning};
+int descriptor = -1;
+
 spdlog::level::level_enum to_spdlog(LogLevel level) {
   switch (level) {
     case LogLevel::kDebug: return spdlog::level::debug;
@@ -27,14 +32,6 @@ spdlog::level::level_enum to_spdlog(LogLevel level) {
     case LogLevel::kOff: break;
   }
   return spdlog::level::off;
-}
-
-std::unique_ptr<spdlog::logger> make_logger(spdlog::sink_ptr sink, const char* pattern, LogLevel lowest) {
-  auto logger = std::make_unique<spdlog::logger>("doppel", std::move(sink));
-  logger->set_pattern(pattern);
-  logger->set_level(to_spdlog(lowest));
-  logger->flush_on(spdlog::level::debug);
-  return logger;
 }
 
 // Appends each line in one write(): a child after fork() has half of none.
@@ -55,16 +52,31 @@ class DescriptorSink final : public spdlog::sinks::base_sink<std::mutex> {
   const int fd_;
 };
 
-std::unique_ptr<spdlog::logger> make_stderr_logger(LogLevel lowest) {
-  return make_logger(std::make_shared<spdlog::sinks::stderr_sink_mt>(), "doppel: %l: %v", lowest);
+std::unique_ptr<spdlog::logger> make_logger() {
+  spdlog::sink_ptr sink;
+  const char* pattern = "doppel: %l: %v";
+  if (descriptor < 0) {
+    sink = std::make_shared<spdlog::sinks::stderr_sink_mt>();
+  } else {
+    sink = std::make_shared<DescriptorSink>(descriptor);
+    pattern = "%Y-%m-%dT%H:%M:%S.%e %l: %v";
+  }
+  auto logger = std::make_unique<spdlog::logger>("doppel", std::move(sink));
+  logger->set_pattern(pattern);
+  logger->set_level(spdlog::level::trace);  // log_enabled() has decided
+  logger->flush_on(spdlog::level::debug);
+  return logger;
 }
 
-std::unique_ptr<spdlog::logger>& logger() {
-  static std::unique_ptr<spdlog::logger> instance = make_stderr_logger(LogLevel::kWarning);
-  return instance;
-}
+// Null until there is something to log: most programs that run for a moment have nothing.
+std::atomic<spdlog::logger*> instance;
 
-int descriptor = -1;
+spdlog::logger& logger() {
+  if (spdlog::logger* known = instance.load(std::memory_order_acquire)) return *known;
+  std::unique_ptr<spdlog::logger> made = make_logger();
+  spdlog::logger* other = nullptr;
+  return instance.compare_exchange_strong(other, made.get()) ? *made.release() : *other;
+}
 
 }  // namespace
 
@@ -72,7 +84,7 @@ int log_descriptor() { return descriptor; }
 
 Result<void> configure_log(LogLevel lowest, const std::string& path) {
   if (path.empty()) {
-    logger() = make_stderr_logger(lowest);
+    configure_log(lowest, -1);
     return {};
   }
   const int fd = ::open(path.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0666);
@@ -83,13 +95,14 @@ Result<void> configure_log(LogLevel lowest, const std::string& path) {
 
 void configure_log(LogLevel lowest, int fd) {
   descriptor = fd;
-  logger() = make_logger(std::make_shared<DescriptorSink>(fd), "%Y-%m-%dT%H:%M:%S.%e %l: %v", lowest);
+  lowest_level = lowest;
+  delete instance.exchange(nullptr);
 }
 
-bool log_enabled(LogLevel level) { return logger()->should_log(to_spdlog(level)); }
+bool log_enabled(LogLevel level) { return level >= lowest_level.load(std::memory_order_relaxed); }
 
 void log_line(LogLevel level, std::string_view line) {
-  logger()->log(to_spdlog(level), spdlog::string_view_t(line.data(), line.size()));
+  if (log_enabled(level)) logger().log(to_spdlog(level), spdlog::string_view_t(line.data(), line.size()));
 }
 
 std::optional<std::uint64_t> LogLimit::admit(Time now) {

@@ -22,7 +22,7 @@ enum class LogLevel : std::uint8_t { kDebug, kInfo, kWarning, kError, kOff };
 // Before the first call: warnings and errors, to stderr. An empty path is stderr; a file is appended to.
 // Meant for start-up, before other threads log.
 Result<void> configure_log(LogLevel lowest, const std::string& path = {});
-// To a descriptor, which stays open.
+// To a descriptor, which stays open; -1: stderr.
 void configure_log(LogLevel lowest, int fd);
 // The log's descriptor; -1: stderr.
 int log_descriptor();
