@@ -56,8 +56,10 @@ bool SharedSpace::allows(std::uint64_t gva, riscv::Access access) const {
 void SharedSpace::trap(riscv::Hart&, riscv::Trap trap, std::uint64_t epc) { GuestThread::current().trap(trap, epc); }
 
 std::optional<std::uint64_t> SharedSpace::keep_code(int folder, std::span<const std::byte> program) {
-  std::vector<std::byte> identity(program.begin(), program.end());
   const std::string isa = riscv::IsaConfig::rva22().isa_string();
+  std::vector<std::byte> identity;
+  identity.reserve(program.size() + isa.size() + 1);
+  identity.assign(program.begin(), program.end());
   std::ranges::copy(std::as_bytes(std::span(isa)), std::back_inserter(identity));
   identity.push_back(std::byte{flat().base == nullptr});
   return engines_.keep_code(folder, identity);
