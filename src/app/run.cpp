@@ -135,7 +135,9 @@ int run_boot(const BootOptions& options) {
     if (!statistics_file) return refuse({fmt::format("cannot write {}", options.statistics_path)});
   }
 
-  auto code_folder = open_code_folder(options.code_cache);
+  // The interpreter has no use for one.
+  const bool translates = options.machine.engine == EngineKind::kTranslate;
+  auto code_folder = translates ? open_code_folder(options.code_cache) : Result<UniqueFd>(UniqueFd());
   if (!code_folder) return refuse(code_folder.error());
   MachineConfig config = options.machine;
   config.code_folder = code_folder->get();

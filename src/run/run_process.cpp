@@ -102,7 +102,9 @@ Result<process::ProcessOptions> prepare(RunOptions options) {
                            {"--inherit-stats", std::to_string(*options.inherited_statistics), "--stats-of",
                             std::to_string(*options.statistics_of)});
   }
-  if (options.inherited_code_cache) {
+  if (options.engine == EngineKind::kInterpret) {
+    // Has no use for it.
+  } else if (options.inherited_code_cache) {
     adopt_aside(*options.inherited_code_cache);
     process.code_folder = *options.inherited_code_cache;
   } else {

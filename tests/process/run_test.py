@@ -128,6 +128,9 @@ class Run(unittest.TestCase):
         refused = self.run_program(self.folder / "program", cache=cache)
         self.assertEqual(refused.returncode, 125)
         self.assertIn(str(cache), refused.stderr)
+        # The interpreter has no use for it.
+        interpreted = self.run_program("--engine", "interpret", self.folder / "program", cache=cache)
+        self.assertEqual((interpreted.returncode, interpreted.stderr), (3, ""))
 
     def test_refused(self):
         damaged = self.folder / "damaged"
