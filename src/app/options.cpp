@@ -96,11 +96,11 @@ Result<void> apply_virtio_console(BootOptions& options, const std::string& value
 
 Result<void> apply_engine(BootOptions& options, const std::string& value) {
   if (value == "interpret") {
-    options.machine.engine = EngineChoice::kInterpret;
+    options.machine.engine = EngineKind::kInterpret;
     return {};
   }
   if (value == "translate") {
-    options.machine.engine = EngineChoice::kTranslate;
+    options.machine.engine = EngineKind::kTranslate;
     return {};
   }
   if (value == "kvm") return unavailable("engine", value);

@@ -1,4 +1,4 @@
-// What runs a vCPU's instructions: the interpreter, the translator and KVM stand behind this interface.
+// What runs a vCPU's instructions: the interpreter and the translator stand behind this interface.
 #pragma once
 
 #include <cstdint>
@@ -8,6 +8,8 @@
 #include "isa/riscv/hart.h"
 
 namespace doppel {
+
+enum class EngineKind : std::uint8_t { kInterpret, kTranslate };
 
 struct EngineStatistics {
   std::uint64_t steps = 0;  // instructions that translated code left to the interpreter

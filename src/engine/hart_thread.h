@@ -14,8 +14,6 @@
 
 namespace doppel {
 
-enum class EngineKind { kInterpret, kTranslate };
-
 // Makes the engine of that kind for `hart`, which must outlive it. Fails where the host refuses executable
 // memory. A translator reports what it does to `log`, and keeps its code in `archive`, if there are any. Before the hart
 // runs.

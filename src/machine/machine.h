@@ -23,8 +23,6 @@
 
 namespace doppel {
 
-enum class EngineChoice { kInterpret, kTranslate };
-
 struct BootConfig {
   std::string kernel;
   bool kernel_may_be_raw = false;  // a boot loader without a header that says what it is
@@ -39,7 +37,7 @@ struct BootConfig {
 struct MachineConfig {
   std::uint64_t memory_bytes = std::uint64_t{1} << 30;
   unsigned harts = 2;
-  EngineChoice engine = EngineChoice::kTranslate;
+  EngineKind engine = EngineKind::kTranslate;
   TranslationLogOptions trace;
   int code_folder = -1;  // an open directory in which translated code is kept for other machines; -1: none
   BootConfig boot;

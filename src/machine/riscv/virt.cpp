@@ -133,7 +133,6 @@ Result<void> VirtBoard::build() {
 }
 
 Result<void> VirtBoard::make_threads() {
-  const auto kind = config_.engine == EngineChoice::kTranslate ? EngineKind::kTranslate : EngineKind::kInterpret;
   std::shared_ptr<TranslationLog> log;
   if (config_.trace.any()) {
     auto created = TranslationLog::create(config_.trace, harts_.front()->isa());
@@ -141,12 +140,12 @@ Result<void> VirtBoard::make_threads() {
     log = std::move(*created);
   }
   // A trace is to show the translations themselves.
-  if (config_.code_folder >= 0 && kind == EngineKind::kTranslate && log == nullptr) {
+  if (config_.code_folder >= 0 && config_.engine == EngineKind::kTranslate && log == nullptr) {
     const std::string identity = "machine " + harts_.front()->isa().isa_string();
     kept_code_ = open_code_archive(config_.code_folder, std::as_bytes(std::span(identity)));
   }
   for (const auto& hart : harts_) {
-    Result<std::unique_ptr<Engine>> engine = make_engine(kind, *hart, log, kept_code_);
+    Result<std::unique_ptr<Engine>> engine = make_engine(config_.engine, *hart, log, kept_code_);
     if (!engine) return std::unexpected(engine.error());
     threads_.push_back(std::make_unique<HartThread>(*hart, std::move(*engine)));
   }

@@ -114,13 +114,13 @@ TEST_F(VirtTest, BuiltinFirmwareStartsInSupervisorMode) {
   const std::vector<std::uint32_t> code = {
       lui(17, 0x4442'4000), addi(17, 17, 0x34e),   addi(16, 0, 2), addi(10, 0, 'K'), kEcall,
       lui(17, 0x5352'5000), addi(17, 17, 0x354),   addi(16, 0, 0), addi(10, 0, 0),   addi(11, 0, 0), kEcall, kJumpHere};
-  for (const EngineChoice engine : {EngineChoice::kInterpret, EngineChoice::kTranslate}) {
+  for (const EngineKind engine : {EngineKind::kInterpret, EngineKind::kTranslate}) {
     config.engine = engine;
     const Ending result =
         run({.virtual_address = kSupervisorAt, .physical_address = kSupervisorAt, .code = code}).value();
     EXPECT_EQ(result.outcome.kind, Outcome::Kind::kPowerOff);
     EXPECT_EQ(result.console, "K");
-    EXPECT_EQ(result.statistics.engine, engine == EngineChoice::kInterpret ? "interpret" : "translate");
+    EXPECT_EQ(result.statistics.engine, engine == EngineKind::kInterpret ? "interpret" : "translate");
     ASSERT_EQ(result.statistics.harts.size(), 2u);
     EXPECT_GE(result.statistics.harts[0].instructions, 10u);
     EXPECT_EQ(result.statistics.harts[1].instructions, 0u) << "parked";
