@@ -16,19 +16,23 @@ constexpr int kHigh = 1024;  // the usual limit: a table of more descriptors mak
 
 // Only ever added to.
 std::array<std::atomic<int>, kMost> aside{};
+std::array<std::atomic<Heirs>, kMost> heirs_of{};
 std::atomic<int> count{0};
 
-}  // namespace
-
-void adopt_aside(int fd) {
+void remember(int fd, Heirs heirs) {
   const int at = count.load();
   if (at >= kMost) return;
   ::fcntl(fd, F_SETFD, FD_CLOEXEC);
   aside[at].store(fd);
+  heirs_of[at].store(heirs);
   count.store(at + 1);
 }
 
-int keep_aside(int fd) {
+}  // namespace
+
+void adopt_aside(int fd) { remember(fd, Heirs::kAll); }
+
+int keep_aside(int fd, Heirs heirs) {
   if (fd < 0 || count.load() >= kMost) return fd;
   rlimit limit{};
   ::getrlimit(RLIMIT_NOFILE, &limit);
@@ -38,7 +42,7 @@ int keep_aside(int fd) {
     ::close(fd);
     fd = moved;
   }
-  adopt_aside(fd);
+  remember(fd, heirs);
   return fd;
 }
 
@@ -59,7 +63,9 @@ AsideRange aside_range() {
 }
 
 void inherit_aside(bool inherited) {
-  for (int i = 0; i < count.load(); ++i) ::fcntl(aside[i].load(), F_SETFD, inherited ? 0 : FD_CLOEXEC);
+  for (int i = 0; i < count.load(); ++i) {
+    if (heirs_of[i].load() == Heirs::kAll) ::fcntl(aside[i].load(), F_SETFD, inherited ? 0 : FD_CLOEXEC);
+  }
 }
 
 }  // namespace doppel

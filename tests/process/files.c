@@ -412,7 +412,43 @@ static void in_proc(const char* self) {
   printf("%d\n", page);
 }
 
+// What runs cannot be written, and what is written cannot run.
+static void busy(const char* self) {
+  struct stat s, after;
+  stat(self, &s);
+  say("write to oneself", open(self, O_WRONLY));
+  say("and truncate", open(self, O_RDWR | O_TRUNC));
+  stat(self, &after);
+  say("size", after.st_size == s.st_size);
+  int in = open(self, O_RDONLY), out = open("copy", O_RDWR | O_CREAT | O_TRUNC, 0755);
+  say("copy", sendfile(out, in, 0, (size_t)s.st_size) == s.st_size);
+  char* const command[] = {"copy", "wait", 0};
+  char* const environment[] = {0};
+  say("run what is written", execve("copy", command, environment));
+  close(in), close(out);
+  int pipes[2];
+  pipe(pipes);
+  pid_t child = vfork();
+  if (child == 0) {
+    dup2(pipes[1], 1);
+    execve("copy", command, environment);
+    _exit(1);
+  }
+  char byte;
+  say("it runs", read(pipes[0], &byte, 1));
+  say("write to another one", open("copy", O_RDWR));
+  say("read it", open("copy", O_RDONLY) >= 0);
+  kill(child, SIGKILL);
+  waitpid(child, 0, 0);
+  // Who ends is gone a moment before its files are.
+  while ((out = open("copy", O_WRONLY | O_TRUNC)) < 0 && errno == ETXTBSY) usleep(1000);
+  say("write to what ran", out >= 0 && fstat(out, &after) == 0 && after.st_size == 0);
+  close(out);
+  say("unlink", unlink("copy"));
+}
+
 int main(int count, char** arguments) {
+  if (count > 1 && !strcmp(arguments[1], "wait")) return (int)write(1, "x", 1) + pause();
   char folder[PATH_MAX];
   snprintf(folder, sizeof folder, "%s", arguments[0]);
   *strrchr(folder, '/') = 0;
@@ -423,5 +459,6 @@ int main(int count, char** arguments) {
   shared();
   in_proc(arguments[0]);
   memory();
+  busy(arguments[0]);
   say("a call that is none", syscall(1000));
 }

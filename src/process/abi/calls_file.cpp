@@ -16,6 +16,7 @@
 #include <string>
 
 #include "base/own_descriptor.h"
+#include "process/abi/busy_programs.h"
 #include "process/abi/host_call.h"
 #include "process/abi/linux_process.h"
 #include "process/abi/paths.h"
@@ -90,15 +91,37 @@ std::int64_t open_as(LinuxProcess& p, u64 directory, u64 path, int flags, auto&&
   return host(reinterpret_cast<u64>(other ? other->c_str() : p.pointer(path)));
 }
 
+// Opens by `host(flags)`, for writing perhaps: what runs cannot be written, and so is not made empty before that is known.
+std::int64_t open_unless_running(u64 flags, auto&& host) {
+  if ((flags & O_ACCMODE) == O_RDONLY || (flags & O_PATH) != 0) return host(flags);
+  const std::int64_t fd = host(flags & ~u64{O_TRUNC});
+  if (fd < 0) return fd;
+  const int file = static_cast<int>(fd);
+  std::int64_t failed = is_running(file) ? -ETXTBSY : 0;
+  struct stat s {};
+  // What is no regular file has nothing to be made empty.
+  if (failed == 0 && (flags & O_TRUNC) != 0 && ::fstat(file, &s) == 0 && S_ISREG(s.st_mode) && ::ftruncate(file, 0) != 0) {
+    failed = -errno;
+  }
+  if (failed != 0) ::close(file);
+  return failed != 0 ? failed : fd;
+}
+
 std::int64_t do_openat(LinuxProcess& p, const Arguments& a) {
-  return open_as(p, a[0], a[1], static_cast<int>(a[2]),
-                 [&](u64 path) { return host_call(SYS_openat, a[0], path, a[2], a[3]); });
+  return open_as(p, a[0], a[1], static_cast<int>(a[2]), [&](u64 path) {
+    return open_unless_running(a[2], [&](u64 flags) { return host_call(SYS_openat, a[0], path, flags, a[3]); });
+  });
 }
 
 std::int64_t do_openat2(LinuxProcess& p, const Arguments& a) {
   const auto how = a[3] >= sizeof(open_how) ? p.get<open_how>(a[2]) : std::nullopt;
   return open_as(p, a[0], a[1], how ? static_cast<int>(how->flags) : 0, [&](u64 path) {
-    return host_call(SYS_openat2, a[0], path, reinterpret_cast<u64>(p.pointer(a[2])), a[3]);
+    if (!how || a[3] != sizeof *how) return host_call(SYS_openat2, a[0], path, reinterpret_cast<u64>(p.pointer(a[2])), a[3]);
+    return open_unless_running(how->flags, [&](u64 flags) {
+      open_how other = *how;
+      other.flags = flags;
+      return host_call(SYS_openat2, a[0], path, reinterpret_cast<u64>(&other), sizeof other);
+    });
   });
 }
 

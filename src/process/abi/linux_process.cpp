@@ -12,6 +12,7 @@
 
 #include "base/bits.h"
 #include "memory/guarded_access.h"
+#include "process/abi/busy_programs.h"
 #include "process/abi/debug_server.h"
 #include "process/abi/host_call.h"
 #include "process/abi/thread.h"
@@ -34,7 +35,8 @@ std::expected<std::unique_ptr<LinuxProcess>, LoadError> LinuxProcess::create(Pro
   const std::string name = process->options_.program.path;
   auto image = load_program(process->space(), process->options_.program,
                             {.map_vdso = [&] { return process->shared_->map_vdso(); },
-                             .code_layout = [&](int file) { return process->keep_code(file); }});
+                             .code_layout = [&](int file) { return process->keep_code(file); },
+                             .keep_file = mark_running});
   if (!image) return std::unexpected(image.error());
   auto processor = process->shared_->take_processor();
   if (!processor) return std::unexpected(LoadError{processor.error(), kOurFailure, ENOMEM});

@@ -19,6 +19,7 @@
 #include "base/bits.h"
 #include "base/unique_fd.h"
 #include "memory/address.h"
+#include "process/abi/busy_programs.h"
 #include "process/abi/elf_file.h"
 
 namespace doppel::process {
@@ -52,6 +53,7 @@ std::expected<UniqueFd, LoadError> open_program(const std::string& path, int des
       (errno == EACCES || ::faccessat(AT_FDCWD, path.c_str(), X_OK, AT_EACCESS) != 0)) {
     return refuse(EACCES, "{}: {}", path, std::strerror(EACCES));
   }
+  if (is_being_written(fd.get())) return refuse(ETXTBSY, "{}: {}", path, std::strerror(ETXTBSY));
   return fd;
 }
 
@@ -330,6 +332,7 @@ std::expected<Image, LoadError> load_program(AddressSpace& space, ProgramRequest
   auto sp = make_stack(space, request, loaded, top, random, image);
   if (!sp) return std::unexpected(sp.error());
   image.sp = *sp;
+  if (hooks.keep_file) hooks.keep_file(std::move(program->fd));
   return image;
 }
 

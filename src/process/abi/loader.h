@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "base/result.h"
+#include "base/unique_fd.h"
 #include "process/address_space.h"
 
 namespace doppel::process {
@@ -38,12 +39,13 @@ struct LoadError {
   int number;  // errno of an execve()
 };
 
-// What load_program() asks while it works. Both may be empty.
+// What load_program() asks while it works, and where it leaves the program's file. All may be empty.
 struct LoadHooks {
   // Maps the vDSO, now that it is known where the stack will grow, and says where it lies.
   std::function<Result<std::uint64_t>()> map_vdso{};
   // A number by which to choose where code lies, for the program in the open file; else it is chosen at random.
   std::function<std::optional<std::uint64_t>(int file)> code_layout{};
+  std::function<void(UniqueFd file)> keep_file{};
 };
 
 // A script is replaced by its interpreter in `request`.
