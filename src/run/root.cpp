@@ -15,6 +15,7 @@
 
 #include "base/log.h"
 #include "base/unique_fd.h"
+#include "run/user_namespace.h"
 
 namespace doppel {
 namespace {
@@ -77,29 +78,10 @@ bool has_devices(int root) {
          of_null.st_dev != of_root.st_dev;
 }
 
-Result<void> write_file(const char* path, const std::string& text) {
-  const UniqueFd fd(::open(path, O_WRONLY | O_CLOEXEC));
-  if (!fd || ::write(fd.get(), text.data(), text.size()) < 0) return fail_errno(errno, "{}", path);
-  return {};
-}
-
 // Mounts of our own.
 Result<void> separate_mounts() {
-  const uid_t user = ::geteuid();
-  const gid_t group = ::getegid();
   if (::unshare(CLONE_NEWNS) != 0) {
-    if (::unshare(CLONE_NEWUSER | CLONE_NEWNS) != 0) {
-      return fail_errno(errno,
-                        "--root: needs the right to mount (CAP_SYS_ADMIN), or user namespaces, which this host refuses");
-    }
-    // Groups cannot be changed before the map of them is written without privilege.
-    if (auto done = write_file("/proc/self/setgroups", "deny"); !done) return fail("--root: {}", done.error().message);
-    if (auto done = write_file("/proc/self/uid_map", fmt::format("0 {} 1", user)); !done) {
-      return fail("--root: {}", done.error().message);
-    }
-    if (auto done = write_file("/proc/self/gid_map", fmt::format("0 {} 1", group)); !done) {
-      return fail("--root: {}", done.error().message);
-    }
+    if (auto entered = enter_user_namespace(); !entered) return entered;
   }
   if (::mount(nullptr, "/", nullptr, MS_REC | MS_SLAVE, nullptr) != 0) {
     return fail_errno(errno, "--root: cannot separate the mounts from the host's");

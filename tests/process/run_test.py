@@ -225,6 +225,49 @@ class Run(unittest.TestCase):
                 self.assertEqual((result.stdout, result.returncode), (expected, 3), result.stderr)
 
     @unittest.skipUnless(shutil.which(COMPILER), f"no {COMPILER}")
+    @unittest.skipUnless(os.geteuid() == 0 and shutil.which("newuidmap"), "needs root, to be another user, and newuidmap")
+    def test_root_with_other_users(self):
+        """Those that /etc/subuid gives a user can own files and be become, as package managers do."""
+        root = self.folder / "root"
+        root.mkdir()
+        source = self.folder / "inside.c"
+        source.write_text("""
+            #include <fcntl.h>
+            #include <grp.h>
+            #include <stdio.h>
+            #include <sys/stat.h>
+            #include <unistd.h>
+            int main() {
+              struct stat s = {0};
+              printf("%d %d\\n", getuid(), getgid());
+              close(open("/file", O_CREAT | O_WRONLY, 0644));
+              printf("chown %d", chown("/file", 5, 6));
+              stat("/file", &s);
+              printf(" %d %d\\n", s.st_uid, s.st_gid);
+              printf("become %d", setgroups(0, NULL) | setgid(65534) | setuid(42));
+              printf(" %d %d\\n", getuid(), getgid());
+            }
+        """)
+        subprocess.run([COMPILER, "-w", "-static", source, "-o", root / "inside"], check=True)
+        self.folder.chmod(0o755)
+        for folder in root, root / "inside":
+            os.chown(folder, 1000, 1000)
+        copy = shutil.copy(DOPPEL, self.folder / "doppel")
+        script = 'mount --bind "$1" /etc/subuid && mount --bind "$1" /etc/subgid || exit 99; shift; exec "$@"'
+        command = ["unshare", "--mount", "--propagation", "private", "sh", "-c", script, "sh", self.folder / "ids"]
+        command += ["setpriv", "--reuid", "1000", "--regid", "1000", "--clear-groups", copy, "run", "--root", root, "/inside"]
+        others = "0 0\nchown 0 5 6\nbecome 0 42 65534\n"
+        alone = "0 0\nchown -1 0 0\nbecome -1 0 0\n"
+        for ids, expected in ("1000:200000:70000\n", others), ("1001:200000:70000\n", alone):
+            with self.subTest(ids):
+                (self.folder / "ids").write_text(ids)
+                (root / "file").unlink(missing_ok=True)
+                result = subprocess.run(command, capture_output=True, text=True, timeout=60)
+                if result.returncode == 99 or result.stderr.startswith("unshare") or "user namespaces" in result.stderr:
+                    self.skipTest(result.stderr)
+                self.assertEqual(result.stdout, expected, result.stderr)
+
+    @unittest.skipUnless(shutil.which(COMPILER), f"no {COMPILER}")
     def test_root_with_nodes(self):
         """As debootstrap leaves them: files of the root, which have no terminals behind them."""
         root = self.folder / "root"
