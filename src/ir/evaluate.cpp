@@ -50,6 +50,9 @@ bool is_nan(Type type, u64 bits) {
   return (bits & ~sign_bit(type)) > (type == Type::kF32 ? 0x7f80'0000 : 0x7ff0'0000'0000'0000);
 }
 
+constexpr u64 kBox = 0xffff'ffff'0000'0000;
+constexpr u64 kCanonicalSingle = 0x7fc0'0000;
+
 // Pure operations on floating-point values are operations on their bits.
 u64 compute_bits(const Inst& inst, u64 a, u64 b) {
   const bool is_single = inst.type == Type::kF32;
@@ -60,16 +63,19 @@ u64 compute_bits(const Inst& inst, u64 a, u64 b) {
     case Op::kFsignXor: return a ^ (b & sign);
     case Op::kFbits: return a;
     case Op::kFfromBits: return is_single ? arithmetic::zext32(a) : a;
+    case Op::kFbox: return a | kBox;
+    case Op::kFunbox: return a >= kBox ? arithmetic::zext32(a) : kCanonicalSingle;
+    case Op::kFlow: return arithmetic::zext32(a);
     case Op::kFcanonical:
       if (!is_nan(inst.type, a)) return a;
-      return is_single ? 0x7fc0'0000 : 0x7ff8'0000'0000'0000;
+      return is_single ? kCanonicalSingle : 0x7ff8'0000'0000'0000;
     default: assert(false && "not an operation on bits"); return 0;
   }
 }
 
 bool is_on_bits(Op op) {
   return op == Op::kFneg || op == Op::kFsign || op == Op::kFsignXor || op == Op::kFbits || op == Op::kFfromBits ||
-         op == Op::kFcanonical;
+         op == Op::kFbox || op == Op::kFunbox || op == Op::kFlow || op == Op::kFcanonical;
 }
 
 }  // namespace

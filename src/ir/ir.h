@@ -117,6 +117,10 @@ constexpr unsigned bytes_of(Type type) { return type == Type::kVoid ? 0 : type =
   X(kFtruncI32, "ftrunc_i32", kI64, 1, "")                                                         \
   X(kFbits, "fbits", kI64, 1, "P")     /* bit pattern, zero-extended */                            \
   X(kFfromBits, "ffrom_bits", kAny, 1, "P")                                                        \
+  /* a narrow value in a wide one: boxed, the bits above it are ones */                            \
+  X(kFbox, "fbox", kAny, 1, "P")       /* f32 to f64 */                                            \
+  X(kFunbox, "funbox", kAny, 1, "P")   /* f64 to f32; what is not boxed is a canonical NaN */      \
+  X(kFlow, "flow", kAny, 1, "P")       /* f64 to f32, boxed or not */                              \
   X(kFcanonical, "fcanonical", kAny, 1, "P") /* a NaN becomes the guest's canonical one */         \
   X(kFordered, "fordered", kAny, 1, "L") /* the operand; a NaN leaves by a step of its instruction */ \
   /* the accrued exceptions, by RISC-V's bits: those of the engine and those in the state's byte at imm */ \

@@ -88,6 +88,13 @@ class Verifier {
           return fail("converts between f32 and f64");
         }
         return {};
+      case Op::kFbox:
+        if (inst.type != Type::kF64) return fail("makes an f64");
+        return expect_operands(inst, Type::kF32);
+      case Op::kFunbox:
+      case Op::kFlow:
+        if (inst.type != Type::kF32) return fail("makes an f32");
+        return expect_operands(inst, Type::kF64);
       case Op::kFfromI64:
       case Op::kFfromI32:
       case Op::kFfromBits:

@@ -105,13 +105,15 @@ class RandomBlock {
     constexpr Op kUnary[] = {Op::kFneg, Op::kFsqrt, Op::kFcanonical, Op::kFcanonical};
     constexpr Op kCompare[] = {Op::kFeq, Op::kFlt, Op::kFle};
     constexpr Op kFrom[] = {Op::kFfromBits, Op::kFfromBits, Op::kFfromI64, Op::kFfromI32};
-    switch (below(7)) {
+    switch (below(9)) {
       case 0: builder_.emit(kBinary[below(4)], t, any(t), any(t)); break;
       case 1: builder_.emit(kUnary[below(4)], t, any(t)); break;
       case 2: builder_.emit(kCompare[below(3)], Type::kI64, any(t), any(t)); break;
       case 3: builder_.emit(kFrom[below(4)], t, any(Type::kI64)); break;
       case 4: builder_.emit(Op::kFconvert, t, any(other)); break;
       case 5: builder_.emit(Op::kFma, t, any(t), any(t), any(t)); break;
+      case 6: builder_.emit(Op::kFbox, Type::kF64, any(Type::kF32)); break;
+      case 7: builder_.emit(below(2) == 0 ? Op::kFunbox : Op::kFlow, Type::kF32, any(Type::kF64)); break;
       default: builder_.emit(Op::kFbits, Type::kI64, any(t)); break;
     }
   }

@@ -90,6 +90,10 @@ TEST(Verify, Types) {
   EXPECT_THAT(binary(Op::kFeq, Type::kI64, 0, 0), HasSubstr("floating-point"));
   EXPECT_THAT(unary(Op::kFconvert, Type::kF64, 2), HasSubstr("between"));
   EXPECT_THAT(unary(Op::kFconvert, Type::kF64, 0), HasSubstr("between"));
+  EXPECT_THAT(unary(Op::kFbox, Type::kF32, 1), HasSubstr("f64"));
+  EXPECT_THAT(unary(Op::kFbox, Type::kF64, 2), HasSubstr("wrong type"));
+  EXPECT_THAT(unary(Op::kFunbox, Type::kF64, 2), HasSubstr("f32"));
+  EXPECT_THAT(unary(Op::kFlow, Type::kF32, 1), HasSubstr("wrong type"));
   EXPECT_THAT(unary(Op::kFfromI64, Type::kF64, 1), HasSubstr("wrong type"));
   EXPECT_THAT(unary(Op::kFfromBits, Type::kI64, 0), HasSubstr("floating-point"));
   EXPECT_THAT(unary(Op::kFtoI64, Type::kI64, 0), HasSubstr("floating-point"));

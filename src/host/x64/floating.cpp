@@ -252,6 +252,45 @@ void Compiler::Emission::emit_float(const Inst& inst) {
       wide ? a_.movq(d, from) : a_.movd(d, from.r32());
       return;
     }
+    case Op::kFbox: {
+      const x86::Xmm from = use_xmm(a, x86::xmm0);
+      const x86::Xmm d = destination_xmm();
+      a_.pcmpeqd(x86::xmm1, x86::xmm1);
+      if (features_.avx) {
+        a_.vunpcklps(d, from, x86::xmm1);
+        return;
+      }
+      if (d != from) a_.movaps(d, from);
+      a_.unpcklps(d, x86::xmm1);
+      return;
+    }
+    case Op::kFunbox: {
+      const x86::Xmm from = use_xmm(a, x86::xmm0);
+      const x86::Xmm d = take_over_xmm(a) ? from : destination_xmm();
+      a_.movq(x86::rax, from);
+      a_.shr(x86::rax, 32);
+      if (d != from) a_.movaps(d, from);
+      a_.add(x86::eax, 1);
+      const Label bare = a_.newLabel();
+      const Label done = a_.newLabel();
+      a_.jnz(bare);
+      a_.bind(done);
+      later([=, this] {
+        a_.bind(bare);
+        a_.mov(x86::eax, 0x7fc00000);
+        a_.movd(d, x86::eax);
+        a_.jmp(done);
+      });
+      return;
+    }
+    case Op::kFlow:
+      if (where_[a].kind == Kind::kPinnedXmm) {
+        where_[now_] = where_[a];
+      } else if (!take_over_xmm(a)) {
+        const x86::Xmm from = use_xmm(a, x86::xmm0);
+        a_.movaps(destination_xmm(), from);
+      }
+      return;
     case Op::kFcanonical: {
       const x86::Xmm from = use_xmm(a, x86::xmm0);
       x86::Xmm d = from;

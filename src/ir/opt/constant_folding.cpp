@@ -231,20 +231,13 @@ class Folder {
       case Op::kLtu:
         if (c == 0) return b;
         if (c == 1) return make(Op::kEq, a, constant(0));
-        return at_least(a, c) ? std::optional(constant(0)) : std::nullopt;
+        return std::nullopt;
       case Op::kGeu:
         if (c == 0) return constant(1);
         if (c == 1) return make(Op::kNe, a, constant(0));
-        return at_least(a, c) ? std::optional(constant(1)) : std::nullopt;
+        return std::nullopt;
       default: return std::nullopt;
     }
-  }
-
-  // Whether `value` is an or with a constant that is at least `limit`, unsigned: x | d >= d. So a value that was
-  // boxed in this block is known to be boxed.
-  bool at_least(Value value, u64 limit) const {
-    const auto d = constant_right(Op::kOr, value);
-    return d && *d >= limit;
   }
 
   std::optional<Value> otherwise(const Inst& inst) {
@@ -274,6 +267,9 @@ class Folder {
         return std::nullopt;
       // Bits move between register files unchanged.
       case Op::kFbits:
+        if (inner.op == Op::kFbox) {
+          return make(Op::kOr, make(Op::kFbits, inner.operands[0]), constant(0xffff'ffff'0000'0000));
+        }
         if (inner.op != Op::kFfromBits) return std::nullopt;
         return inner.type == Type::kF64 ? inner.operands[0] : make(Op::kZext32, inner.operands[0]);
       case Op::kFfromBits: {
@@ -281,6 +277,8 @@ class Folder {
         if (source.op != Op::kFbits || definition(source.operands[0]).type != inst.type) return std::nullopt;
         return source.operands[0];
       }
+      case Op::kFunbox:
+      case Op::kFlow: return inner.op == Op::kFbox ? std::optional(inner.operands[0]) : std::nullopt;
       case Op::kFcanonical: return inner.op == Op::kFcanonical ? std::optional(a) : std::nullopt;
       default: return std::nullopt;
     }

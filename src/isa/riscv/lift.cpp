@@ -130,8 +130,6 @@ constexpr Access access_of() {
   }
 }
 
-constexpr u64 kSingleBox = 0xffff'ffff'0000'0000;
-
 // The abstract machine over IR. What it cannot express ends the block with a step: the engine runs that
 // instruction in the reference interpreter and comes back for the next.
 class LiftMachine {
@@ -219,7 +217,7 @@ class LiftMachine {
     if constexpr (sizeof(typename Format::Bits) == 8) {
       set_f(fd, Float{b_.load(Access::kF64, address.in(b_))}, format);
     } else if constexpr (sizeof(typename Format::Bits) == 4) {
-      set_boxed(fd, b_.load(Access::kU32, address.in(b_)));
+      set_f(fd, Float{b_.load(Access::kF32, address.in(b_))}, format);
     } else {
       step();
     }
@@ -230,6 +228,8 @@ class LiftMachine {
     const ir::Value at = address.in(b_);
     if constexpr (sizeof(Bits) == 8) {
       b_.store(Access::kF64, at, b_.get(Type::kF64, state_offset::f(fs)));
+    } else if constexpr (sizeof(Bits) == 4) {
+      b_.store(Access::kF32, at, b_.emit(Op::kFlow, Type::kF32, b_.get(Type::kF64, state_offset::f(fs))));
     } else {
       b_.store(access_of<Bits>(), at, b_.get(Type::kI64, state_offset::f(fs)));
     }
@@ -405,9 +405,7 @@ class LiftMachine {
     if constexpr (sizeof(typename Format::Bits) == 8) {
       return {b_.get(Type::kF64, state_offset::f(r))};
     } else if constexpr (sizeof(typename Format::Bits) == 4) {
-      const Word bits{b_, b_.get(Type::kI64, state_offset::f(r))};
-      const Word valid = select(geu(bits, Word(kSingleBox)), bits, Word(u64{softfloat::kCanonicalNan<u32>}));
-      return {b_.emit(Op::kFfromBits, type_of(format), valid.in(b_))};
+      return {b_.emit(Op::kFunbox, type_of(format), b_.get(Type::kF64, state_offset::f(r)))};
     } else {
       step();
       return {};
@@ -419,7 +417,7 @@ class LiftMachine {
     if constexpr (sizeof(typename Format::Bits) == 8) {
       b_.set(state_offset::f(r), value.value);
     } else {
-      set_boxed(r, emit(Op::kFbits, Type::kI64, value));
+      b_.set(state_offset::f(r), emit(Op::kFbox, Type::kF64, value));
     }
   }
   template <class Format>
@@ -534,10 +532,6 @@ class LiftMachine {
   // The back end rounds by frm only. RISC-V code names another mode in conversions alone, in practice.
   bool dynamic_rounding() const { return rm_ == 7; }
 
-  void set_boxed(unsigned r, ir::Value bits) {
-    if (done_) return;
-    b_.set(state_offset::f(r), b_.emit(Op::kOr, Type::kI64, bits, b_.constant(kSingleBox)));
-  }
   template <class Format>
   Float canonical(Format format, Float a) {
     return {emit(Op::kFcanonical, type_of(format), a)};
