@@ -1,13 +1,18 @@
 #include "memory/guest_memory.h"
 
 #include <sys/mman.h>
+#include <unistd.h>
 
 #include "base/bits.h"
+#include "base/unique_fd.h"
 
 namespace doppel {
 
 GuestMemory::~GuestMemory() {
-  for (const Region& region : regions_) ::munmap(region.host, region.range.size_bytes);
+  for (const Region& region : regions_) {
+    ::munmap(region.host, region.range.size_bytes);
+    ::close(region.file);
+  }
 }
 
 Result<void> GuestMemory::add_ram(GuestPhysicalRange range) {
@@ -22,13 +27,16 @@ Result<void> GuestMemory::add_ram(GuestPhysicalRange range) {
                   region.range.start.value);
     }
   }
-  void* host = ::mmap(nullptr, range.size_bytes, PROT_READ | PROT_WRITE,
-                      MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  UniqueFd file(::memfd_create("guest-memory", MFD_CLOEXEC));
+  void* host = MAP_FAILED;
+  if (file && ::ftruncate(file.get(), static_cast<off_t>(range.size_bytes)) == 0) {
+    host = ::mmap(nullptr, range.size_bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, file.get(), 0);
+  }
   if (host == MAP_FAILED) {
     return fail_errno(errno, "the host cannot provide {} MiB of guest memory", range.size_bytes >> 20);
   }
   ::madvise(host, range.size_bytes, MADV_HUGEPAGE);
-  regions_.push_back({range, static_cast<std::byte*>(host)});
+  regions_.push_back({range, static_cast<std::byte*>(host), file.release()});
   return {};
 }
 
@@ -36,6 +44,16 @@ std::uint64_t GuestMemory::size_bytes() const {
   std::uint64_t total = 0;
   for (const Region& region : regions_) total += region.range.size_bytes;
   return total;
+}
+
+bool GuestMemory::map_again(std::byte* at, GuestPhysical gpa, std::uint64_t bytes, bool writable) const {
+  for (const Region& region : regions_) {
+    if (!region.range.contains(gpa, bytes)) continue;
+    const int protection = PROT_READ | (writable ? PROT_WRITE : 0);
+    const auto offset = static_cast<off_t>(gpa - region.range.start);
+    return ::mmap(at, bytes, protection, MAP_SHARED | MAP_FIXED | MAP_POPULATE, region.file, offset) != MAP_FAILED;
+  }
+  return false;
 }
 
 bool GuestMemory::read(GuestPhysical gpa, std::span<std::byte> into) const {

@@ -1,4 +1,5 @@
-// Guest RAM: guest-physical ranges backed by host mappings, filled with zeros, populated on first touch.
+// Guest RAM: guest-physical ranges backed by host mappings, filled with zeros, populated on first touch. Each is an
+// anonymous file of the host, so that pages of it can be mapped a second time (memory/shadow_space.h).
 //
 // The map is fixed once the machine is built, so lookups take no lock. Harts and devices access the bytes
 // concurrently, as hardware does: ordering is the guest's affair, and no access is torn below its natural
@@ -26,6 +27,7 @@ class GuestMemory {
   struct Region {
     GuestPhysicalRange range;
     std::byte* host = nullptr;  // page-aligned, range.size_bytes long
+    int file = -1;              // whose bytes these are, from its beginning on
   };
 
   GuestMemory() = default;
@@ -47,6 +49,10 @@ class GuestMemory {
     }
     return nullptr;
   }
+
+  // Maps the RAM [gpa, gpa + bytes), whole pages, at `at` as well, in place of what is there. False where that is not all
+  // one region of RAM, or the host has no room for another mapping; then nothing has changed.
+  [[nodiscard]] bool map_again(std::byte* at, GuestPhysical gpa, std::uint64_t bytes, bool writable) const;
 
   // Copies; false (and nothing copied) when any byte is outside RAM.
   [[nodiscard]] bool read(GuestPhysical gpa, std::span<std::byte> into) const;

@@ -1,0 +1,139 @@
+#include "memory/shadow_space.h"
+
+#include <sys/mman.h>
+
+#include <atomic>
+#include <cstdlib>
+
+#include "base/bits.h"
+
+namespace doppel {
+namespace {
+
+// A process may have 65,530 mappings (vm.max_map_count), of which others need some.
+constexpr long kMostBorders = 50'000;
+std::atomic<long> borders_of_all{0};
+// That are remembered one by one.
+constexpr std::size_t kMostSuspects = 1024;
+
+bool unmap(std::byte* at, std::uint64_t bytes) {
+  return ::mmap(at, bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0) != MAP_FAILED;
+}
+
+}  // namespace
+
+std::unique_ptr<ShadowSpace> ShadowSpace::create(const GuestMemory& memory) {
+  void* reserved = ::mmap(nullptr, kBytes + 2 * kGuardBytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  if (reserved == MAP_FAILED) return nullptr;
+  return std::unique_ptr<ShadowSpace>(new ShadowSpace(memory, static_cast<std::byte*>(reserved)));
+}
+
+ShadowSpace::~ShadowSpace() {
+  ::munmap(reserved_, kBytes + 2 * kGuardBytes);
+  borders_of_all.fetch_sub(borders_, std::memory_order_relaxed);
+}
+
+ShadowSpace::Piece* ShadowSpace::piece_of(std::uint64_t gva) const {
+  const auto found = pieces_.find(gva >> kPieceShift);
+  return found == pieces_.end() ? nullptr : found->second.get();
+}
+
+std::uint64_t& ShadowSpace::entry_in(Piece& piece, std::uint64_t gva) {
+  return piece.entries[(gva >> kPageShift) % kPagesAPiece];
+}
+
+int ShadowSpace::borders(std::uint64_t page_number) const {
+  const auto entry = [this](std::uint64_t number) {
+    Piece* piece = piece_of(number << kPageShift);
+    return piece == nullptr ? 0 : entry_in(*piece, number << kPageShift);
+  };
+  // The host makes one mapping of neighbours in its file with the same protection.
+  const auto one = [](std::uint64_t left, std::uint64_t right) {
+    return left == 0 || right == 0 ? left == right : left + kPageSize == right;
+  };
+  const std::uint64_t here = entry(page_number);
+  return (one(entry(page_number - 1), here) ? 0 : 1) + (one(here, entry(page_number + 1)) ? 0 : 1);
+}
+
+void ShadowSpace::set(Piece& piece, std::uint64_t gva, std::uint64_t entry) {
+  const std::uint64_t number = gva >> kPageShift;
+  const int before = borders(number);
+  entry_in(piece, gva) = entry;
+  const int change = borders(number) - before;
+  borders_ += change;
+  borders_of_all.fetch_add(change, std::memory_order_relaxed);
+}
+
+bool ShadowSpace::enter(std::uint64_t gva, const Page& page, std::uint64_t guest_bytes) {
+  if (gva >= kBytes || borders_of_all.load(std::memory_order_relaxed) > kMostBorders) return false;
+  std::unique_ptr<Piece>& piece = pieces_[gva >> kPieceShift];
+  if (piece == nullptr) piece = std::make_unique<Piece>();
+  if (guest_bytes > kPageSize) piece->of_large_page = true;
+  if (guest_bytes > std::uint64_t{1} << kPieceShift) any_huge_ = true;
+  const std::uint64_t at = align_down(gva, kPageSize);
+  if (!memory_.map_again(base() + at, page.gpa, kPageSize, page.writable)) return false;
+  set(*piece, at, page.gpa.value | kPresent | (page.writable ? kWritable : 0));
+  return true;
+}
+
+void ShadowSpace::suspect(std::uint64_t gva) {
+  if (suspect_all_ || gva >= kBytes) return;
+  if (any_huge_) return suspect_all();
+  const Piece* piece = piece_of(gva);
+  if (piece == nullptr) return;
+  suspects_.push_back(align_down(gva, kPageSize));
+  if (suspects_.size() > kMostSuspects) suspect_all();
+}
+
+void ShadowSpace::verify(const Look& look) {
+  if (suspect_all_) {
+    for (auto& [number, piece] : pieces_) verify_piece(number, *piece, look);
+  }
+  for (const std::uint64_t gva : suspects_) {
+    Piece& piece = *piece_of(gva);
+    piece.of_large_page ? verify_piece(gva >> kPieceShift, piece, look) : verify_page(piece, gva, look);
+  }
+  unmap_removed();
+  suspects_.clear();
+  suspect_all_ = false;
+  if (crowded_) clear();
+}
+
+void ShadowSpace::verify_piece(std::uint64_t number, Piece& piece, const Look& look) {
+  for (std::size_t i = 0; i < kPagesAPiece; ++i) {
+    if (piece.entries[i] != 0) verify_page(piece, (number << kPieceShift) + (i << kPageShift), look);
+  }
+}
+
+void ShadowSpace::verify_page(Piece& piece, std::uint64_t gva, const Look& look) {
+  const std::uint64_t entry = entry_in(piece, gva);
+  if (entry == 0) return;
+  const Page known{{align_down(entry, kPageSize)}, (entry & kWritable) != 0};
+  if (look(gva) != known) remove(piece, gva);
+}
+
+void ShadowSpace::remove(Piece& piece, std::uint64_t gva) {
+  set(piece, gva, 0);
+  if (removal_end_ != gva) {
+    unmap_removed();
+    removal_begin_ = gva;
+  }
+  removal_end_ = gva + kPageSize;
+}
+
+void ShadowSpace::unmap_removed() {
+  if (removal_begin_ == removal_end_) return;
+  if (!unmap(base() + removal_begin_, removal_end_ - removal_begin_)) crowded_ = true;
+  removal_begin_ = removal_end_ = 0;
+}
+
+void ShadowSpace::clear() {
+  // This takes no mapping more than there are.
+  if (!unmap(reserved_, kBytes + 2 * kGuardBytes)) std::abort();
+  pieces_.clear();
+  borders_of_all.fetch_sub(borders_, std::memory_order_relaxed);
+  borders_ = 0;
+  any_huge_ = crowded_ = false;
+}
+
+}  // namespace doppel

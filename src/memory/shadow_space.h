@@ -1,0 +1,90 @@
+// A guest's address space as a range of host addresses, shadowed: what the guest's page tables map there, the host's own
+// mappings map as well, so that an access is one host instruction, and a fault of the host where nothing was entered.
+// (Wang et al., "HSPT: Practical Implementation and Efficient Management of Embedded Shadow Page Tables", 2015.)
+//
+// Like a TLB it may know less than the page tables, and after a fence nothing else: pages are *entered* when they are first
+// used, *suspected* by fences, and *verified*, those that are suspected, before guest code runs again.
+// Belongs to one thread.
+#pragma once
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <unordered_map>
+#include <vector>
+
+#include "memory/address.h"
+#include "memory/guest_memory.h"
+
+namespace doppel {
+
+class ShadowSpace {
+ public:
+  // Guest addresses have so many bits: the lower half of an Sv39 space, which is what programs have.
+  static constexpr unsigned kAddressBits = 38;
+  static constexpr std::uint64_t kBytes = std::uint64_t{1} << kAddressBits;
+  // Before and behind the space nothing is mapped for so many bytes.
+  static constexpr std::uint64_t kGuardBytes = std::uint64_t{4} << 20;
+
+  // nullptr where the host has no such range of addresses to give.
+  static std::unique_ptr<ShadowSpace> create(const GuestMemory& memory);
+  ~ShadowSpace();
+  ShadowSpace(const ShadowSpace&) = delete;
+  ShadowSpace& operator=(const ShadowSpace&) = delete;
+
+  // Guest address A lies at base() + A.
+  std::byte* base() const { return reserved_ + kGuardBytes; }
+
+  struct Page {
+    GuestPhysical gpa;
+    bool writable;
+    friend bool operator==(const Page&, const Page&) = default;
+  };
+  // Enters the page at `gva`, a piece of a guest page of `guest_bytes`. False if the host takes no more mappings.
+  bool enter(std::uint64_t gva, const Page& page, std::uint64_t guest_bytes);
+
+  // The translation of `gva` may have changed, and with it that of its page, whatever its size.
+  void suspect(std::uint64_t gva);
+  void suspect_all() { suspect_all_ = true; }
+  // Asks `look` for the present translation of what is suspected, of addresses of pages, and removes what is not so any more.
+  void verify(const std::function<std::optional<Page>(std::uint64_t gva)>& look);
+
+ private:
+  static constexpr unsigned kPieceShift = 21;
+  static constexpr std::size_t kPagesAPiece = std::size_t{1} << (kPieceShift - kPageShift);
+  static constexpr std::uint64_t kPresent = 1, kWritable = 2;
+  // 2 MiB of the space.
+  struct Piece {
+    std::array<std::uint64_t, kPagesAPiece> entries{};  // guest-physical page | kPresent | kWritable, or 0
+    bool of_large_page = false;                         // some entry is
+  };
+
+  explicit ShadowSpace(const GuestMemory& memory, std::byte* reserved) : memory_(memory), reserved_(reserved) {}
+  // How many borders between the host's mappings there are on either side of the page.
+  int borders(std::uint64_t page_number) const;
+  Piece* piece_of(std::uint64_t gva) const;
+  static std::uint64_t& entry_in(Piece& piece, std::uint64_t gva);
+  void set(Piece& piece, std::uint64_t gva, std::uint64_t entry);
+  using Look = std::function<std::optional<Page>(std::uint64_t gva)>;
+  void verify_page(Piece& piece, std::uint64_t gva, const Look& look);
+  void verify_piece(std::uint64_t number, Piece& piece, const Look& look);
+  // Unmaps the page, together with neighbours: at the latest when unmap_removed() is called.
+  void remove(Piece& piece, std::uint64_t gva);
+  void unmap_removed();
+  void clear();
+
+  const GuestMemory& memory_;
+  std::byte* const reserved_;
+  std::unordered_map<std::uint64_t, std::unique_ptr<Piece>> pieces_;  // by address / 2 MiB
+  std::vector<std::uint64_t> suspects_;
+  bool suspect_all_ = false;
+  bool any_huge_ = false;  // an entry is of a page larger than a piece
+  bool crowded_ = false;   // the host had no room for a hole: something is mapped that is not entered
+  std::uint64_t removal_begin_ = 0, removal_end_ = 0;  // addresses that are unmapped together
+  long borders_ = 0;
+};
+
+}  // namespace doppel
