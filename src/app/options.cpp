@@ -66,6 +66,15 @@ Result<void> apply_harts(BootOptions& options, const std::string& value) {
   return {};
 }
 
+Result<void> apply_address_bits(BootOptions& options, const std::string& value) {
+  for (const unsigned bits : {39u, 48u, 57u}) {
+    if (value != std::to_string(bits)) continue;
+    options.machine.address_bits = bits;
+    return {};
+  }
+  return fail("--address-bits: '{}' is none of 39, 48, 57", value);
+}
+
 Result<void> apply_disk(BootOptions& options, const std::string& value) {
   auto disk = parse_disk_options(value);
   if (!disk) return std::unexpected(disk.error());
@@ -176,6 +185,9 @@ constexpr std::array kOptions{
     Option{"name", "NAME", kValue, false, "The machine's name", set_text<&BootOptions::name>},
     Option{"memory", "SIZE", kValue, false, "RAM, such as 512M or 2G (default 1G)", apply_memory},
     Option{"harts", "N", kValue, false, "Processors, 1 to 64 (default 2)", apply_harts},
+    Option{"address-bits", "39|48|57", kValue, false,
+           "The largest virtual address space of the guest, Sv39 to Sv57 (default 39, where programs run fastest)",
+           apply_address_bits},
     Option{"kernel", "FILE", kValue, true, "Linux Image (plain, gzip or EFI zboot) or ELF executable",
            set_boot<&BootConfig::kernel>},
     Option{"initrd", "FILE", kValue, true, "Initial RAM disk for the kernel", set_boot<&BootConfig::initrd>},

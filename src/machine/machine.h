@@ -37,6 +37,7 @@ struct BootConfig {
 struct MachineConfig {
   std::uint64_t memory_bytes = std::uint64_t{1} << 30;
   unsigned harts = 2;
+  unsigned address_bits = 39;  // of the largest virtual address space: Sv39, Sv48, Sv57
   EngineKind engine = EngineKind::kTranslate;
   TranslationLogOptions trace;
   int code_folder = -1;  // an open directory in which translated code is kept for other machines; -1: none

@@ -152,6 +152,12 @@ Result<void> VirtBoard::make_threads() {
   return {};
 }
 
+static IsaConfig isa_of(const MachineConfig& config) {
+  IsaConfig isa = IsaConfig::rva22();
+  isa.virtual_address_bits = config.address_bits;
+  return isa;
+}
+
 void VirtBoard::make_harts() {
   hart_pointers_.resize(config_.harts);
   if (config_.boot.firmware == "builtin") {
@@ -164,7 +170,7 @@ void VirtBoard::make_harts() {
         std::make_unique<VirtualTimer>(env_.loop, clock_, [this, id] { harts_[id]->wake(); }));
     const HartEnv hart_env{memory_, bus_, clock_, [&timer = *timer](auto at) { timer.arm(at); },
                            sbi_ ? &*sbi_ : nullptr};
-    harts_.push_back(std::make_unique<Hart>(id, IsaConfig::rva22(), hart_env));
+    harts_.push_back(std::make_unique<Hart>(id, isa_of(config_), hart_env));
     hart_pointers_[id] = harts_[id].get();
   }
 }
@@ -270,7 +276,7 @@ std::vector<std::byte> VirtBoard::device_tree() const {
     fdt.text("device_type", "memory");
     fdt.reg({kRam, config_.memory_bytes});
   }
-  describe_harts(fdt, IsaConfig::rva22(), sbi_ ? MachineFirmware::kBuiltin : MachineFirmware::kExternal, controllers);
+  describe_harts(fdt, harts_.front()->isa(), sbi_ ? MachineFirmware::kBuiltin : MachineFirmware::kExternal, controllers);
   {
     const auto soc = fdt.node("soc");
     fdt.cells("#address-cells", {2});
