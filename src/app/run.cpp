@@ -58,17 +58,7 @@ struct Totals {
     }
     add_counts(sum.exits, machine.exits);
     add_counts(sum.traps, machine.traps);
-    EngineStatistics& all = sum.translation;
-    const EngineStatistics& one = machine.translation;
-    all.blocks_translated += one.blocks_translated;
-    all.regions_translated += one.regions_translated;
-    all.translate_seconds += one.translate_seconds;
-    all.code_bytes += one.code_bytes;
-    all.cache_hits += one.cache_hits;
-    all.cache_misses += one.cache_misses;
-    all.cache_loaded += one.cache_loaded;
-    all.cache_evicted += one.cache_evicted;
-    all.cache_invalidated += one.cache_invalidated;
+    sum.translation += machine.translation;
   }
 
   static void add_counts(std::vector<MachineStatistics::Count>& into, const std::vector<MachineStatistics::Count>& from) {
@@ -110,6 +100,7 @@ Json to_json(const BootOptions& options, const MachineStatistics& all, double se
                         {"loaded", engine.cache_loaded},
                         {"evicted", engine.cache_evicted},
                         {"invalidated", engine.cache_invalidated}};
+  json["shadows"] = {{"programs", engine.shadows}, {"pages", engine.shadow_pages}};
   json["exits"] = by_cause(all.exits);
   json["traps"] = by_cause(all.traps);
   json["harts"] = harts;

@@ -20,6 +20,9 @@ struct EngineStatistics {
   std::uint64_t code_bytes = 0;
   std::uint64_t cache_hits = 0, cache_misses = 0, cache_loaded = 0, cache_evicted = 0, cache_invalidated = 0;
 
+  std::uint64_t shadows = 0;       // programs whose address space was shadowed
+  std::uint64_t shadow_pages = 0;  // that were entered there
+
   EngineStatistics& operator+=(const EngineStatistics& other);
 };
 

@@ -42,6 +42,8 @@ EngineStatistics& EngineStatistics::operator+=(const EngineStatistics& other) {
   cache_loaded += other.cache_loaded;
   cache_evicted += other.cache_evicted;
   cache_invalidated += other.cache_invalidated;
+  shadows += other.shadows;
+  shadow_pages += other.shadow_pages;
   return *this;
 }
 

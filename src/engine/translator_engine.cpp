@@ -11,6 +11,7 @@
 #include <utility>
 
 #include "base/bits.h"
+#include "engine/host_fault.h"
 #include "isa/riscv/csr.h"
 #include "memory/guarded_access.h"
 
@@ -25,6 +26,9 @@ constexpr std::size_t kCodeBytes = std::size_t{128} << 20;
 
 // Of page slots in the TLB.
 constexpr unsigned kSlicesARound = 16;
+
+// How many pages may be entered in a shadow: at first, and after so many instructions one more.
+constexpr std::uint64_t kEntriesAtFirst = 16384, kInstructionsAnEntry = 50'000;
 
 // MXCSR: all exceptions masked, no flags.
 constexpr unsigned kMaskedExceptions = 0x1f80;
@@ -53,6 +57,7 @@ x64::StateOffsets TranslatorEngine::state_offsets(x64::MemoryModel memory) {
   o.clock = frame(offsetof(isa::CodeFrame, clock));
   o.stack = frame(offsetof(isa::CodeFrame, stack));
   o.signs = frame(offsetof(isa::CodeFrame, signs));
+  o.outside = frame(offsetof(isa::CodeFrame, outside));
   o.slots = frame(offsetof(isa::CodeFrame, slots));
   o.tlb_read = offsetof(TlbContext, read);
   o.tlb_write = offsetof(TlbContext, write);
@@ -84,6 +89,13 @@ std::size_t fetch_code(const riscv::UserSpace& user, std::uint64_t address, std:
   return guarded_copy(user.flat().host(address), into.data(), bytes);
 }
 
+// The page of code at that address, of which all may be fetched; none where that is not so.
+CodeCache::Guest::Bytes code_at(riscv::Mmu& mmu, std::uint64_t page) {
+  const auto at = mmu.locate(page, riscv::Access::kFetch, 2);
+  if (!at || mmu.tlb().fetch[TlbContext::index(page)].tag != page) return {};
+  return {at->host, at->page_bytes};
+}
+
 static_assert(x64::kSpillSlots <= isa::CodeFrame::kSlots && sizeof(CodeCache::JumpEntry) == 16);
 static_assert(TlbContext::kSlots == x64::kPageSlots);
 static_assert(sizeof(riscv::TlbEntry) == 16 && sizeof(riscv::FetchEntry) == 16);
@@ -106,7 +118,7 @@ Result<std::unique_ptr<TranslatorEngine>> TranslatorEngine::create(riscv::Hart& 
   return std::make_unique<TranslatorEngine>(hart, std::move(*cache), options);
 }
 
-Result<std::shared_ptr<CodeCache>> TranslatorEngine::make_cache(riscv::Hart& hart) {
+Result<std::shared_ptr<CodeCache>> TranslatorEngine::make_cache(riscv::Hart& hart, bool shadow) {
   Result<CodeMemory> memory = CodeMemory::create(kCodeBytes);
   if (!memory) return std::unexpected(memory.error());
   const x64::HostFeatures features = x64::HostFeatures::detect();
@@ -121,6 +133,12 @@ Result<std::shared_ptr<CodeCache>> TranslatorEngine::make_cache(riscv::Hart& har
     };
     guest.fetch = [user](std::uint64_t address, std::span<std::byte> into) { return fetch_code(*user, address, into); };
     guest.recurs = [user](std::uint64_t address) { return user->is_of_file(address); };
+  } else if (shadow) {
+    model = x64::MemoryModel::kShadow;
+    guest.lift = [lifter](auto page, std::uint64_t base, unsigned offset, const auto& limits, ir::Block& block) {
+      lifter->lift(page, offset, block, limits, base);
+    };
+    guest.bytes_at = [&hart](std::uint64_t page) { return code_at(hart.mmu(), page); };
   } else {
     guest.lift = [lifter](auto page, std::uint64_t, unsigned offset, const auto& limits, ir::Block& block) {
       lifter->lift(page, offset, block, limits);
@@ -131,6 +149,26 @@ Result<std::shared_ptr<CodeCache>> TranslatorEngine::make_cache(riscv::Hart& har
                                      std::move(guest), CodeCache::Helpers{&slow_read, &slow_write, &slow_step, &read_clock});
 }
 
+static EngineStatistics statistics_of(const CodeCache& code) {
+  const CodeCache::Statistics cache = code.statistics();
+  EngineStatistics statistics;
+  statistics.blocks_translated = cache.blocks;
+  statistics.regions_translated = cache.regions;
+  statistics.translate_seconds = cache.seconds;
+  statistics.code_bytes = cache.code_bytes;
+  statistics.cache_loaded = cache.loaded;
+  statistics.cache_hits = cache.lookups - cache.blocks;
+  statistics.cache_misses = cache.blocks;
+  statistics.cache_evicted = cache.evictions;
+  statistics.cache_invalidated = cache.invalidated;
+  return statistics;
+}
+
+TranslatorEngine::Code::Code(std::shared_ptr<CodeCache> from, const std::byte* gs, EngineStatistics* sum)
+    : cache(std::move(from)), runner(*cache), enter(cache->enter_function()), segment(gs), last(sum) {}
+
+TranslatorEngine::Code::~Code() { *last += statistics_of(*cache); }
+
 TranslatorEngine::TranslatorEngine(riscv::Hart& hart, std::shared_ptr<CodeCache> cache, const Options& options)
     : options_(options),
       hart_(hart),
@@ -138,49 +176,36 @@ TranslatorEngine::TranslatorEngine(riscv::Hart& hart, std::shared_ptr<CodeCache>
       mmu_(hart.mmu()),
       decoder_(hart.isa()),
       interpreter_(hart),
-      cache_(std::move(cache)),
-      runner_(*cache_),
-      enter_(cache_->enter_function()) {
+      code_(std::move(cache), nullptr, &ended_) {
   hart.on_fence_i = [this] {
     ++code_fences_;
     interpreter_.expect_code_changes();
-    if (flat()) {
-      cache_->invalidate(0, ~std::uint64_t{0});
+    if (is_program()) {
+      code_.cache->invalidate(0, ~std::uint64_t{0});
     } else {
-      cache_->expect_changes();
+      code_.cache->expect_changes();
+      // A program's own fence: what it runs next is in the shadow, too.
+      if (mmu_.shadow() != nullptr) code_now();
     }
   };
 }
 
 void TranslatorEngine::trace(std::shared_ptr<TranslationLog> log) {
-  cache_->on_translation = [log = std::move(log)](const CodeCache::Translation& translation) {
-    log->record(translation);
-  };
+  log_ = std::move(log);
+  code_.cache->on_translation = [log = log_](const CodeCache::Translation& translation) { log->record(translation); };
 }
 
 TranslatorEngine::~TranslatorEngine() {
   hart_.on_fence_i = nullptr;
-  mmu_.flush_fetch();
+  mmu_.flush();
 }
 
 riscv::Exit TranslatorEngine::run(std::uint64_t budget) {
   hart_.begin_run();
   running = this;
-  // A reset or a restored state knows nothing of this engine.
-  state_.frame.code = cache_->code();
-  state_.frame.tlb = nullptr;
-  state_.frame.exit = cache_->code() + cache_->stubs().exit;
-  state_.frame.clock = cache_->code() + cache_->stubs().clock;
-  for (unsigned i = 0; i < x64::kLeaveReasons; ++i) {
-    state_.frame.leave[i] = cache_->code() + cache_->stubs().leave[i];
-  }
-  const auto stub = [this](const x64::StubOffsets& offsets) {
-    return isa::CodeFrame::Stub{cache_->code() + offsets.full, cache_->code() + offsets.bare};
-  };
-  state_.frame.read = stub(cache_->stubs().read);
-  state_.frame.write = stub(cache_->stubs().write);
-  state_.frame.step = stub(cache_->stubs().step);
-  if (cache_->compiler().offsets().memory == x64::MemoryModel::kSegment) {
+  in_use_ = nullptr;  // a reset or a restored state knows nothing of this engine
+  state_.frame.outside = ~(ShadowSpace::kBytes - 1);
+  if (code_.cache->compiler().offsets().memory == x64::MemoryModel::kSegment) {
     ::syscall(SYS_arch_prctl, ARCH_SET_GS, hart_.env().user->flat().base);
   }
   const std::uint64_t end = state_.instructions + budget;
@@ -194,8 +219,9 @@ riscv::Exit TranslatorEngine::run(std::uint64_t budget) {
         break;
       }
     }
-    const std::byte* code = find(std::exchange(site, nullptr));
-    if (code == nullptr) {
+    Code& code = code_now();
+    const std::byte* at = find(code, std::exchange(site, nullptr));
+    if (at == nullptr) {
       interpret(end);
       continue;
     }
@@ -204,7 +230,7 @@ riscv::Exit TranslatorEngine::run(std::uint64_t budget) {
         static_cast<std::int64_t>(std::min<std::uint64_t>(options_.slice, end - state_.instructions));
     state_.frame.budget = slice;
     slice_end_ = state_.instructions + static_cast<std::uint64_t>(slice);
-    enter(code);
+    enter(code, at);
     state_.instructions = slice_end_ - static_cast<std::uint64_t>(state_.frame.budget);
 
     switch (static_cast<x64::ExitReason>(state_.frame.exit_reason)) {
@@ -214,10 +240,11 @@ riscv::Exit TranslatorEngine::run(std::uint64_t budget) {
         break;
       case x64::ExitReason::kStep:
         // Floating-point code that found the host closed runs once it is open.
-        if (!floating_wanted_ && state_.host_can_compute() && computes(known_here())) {
+        if (fault_address_ == kNoFault && !floating_wanted_ && state_.host_can_compute() && computes(known_here())) {
           floating_wanted_ = true;
         } else {
           step();
+          if (fault_address_ != kNoFault) enter_faulted();
         }
         break;
       case x64::ExitReason::kSpent:
@@ -225,9 +252,11 @@ riscv::Exit TranslatorEngine::run(std::uint64_t budget) {
         if (state_.frame.budget == slice) {
           step();
         } else {
-          note_running();
+          note_running(code);
         }
-        if (!flat() && ++slices_ % kSlicesARound == 0) mmu_.tlb().begin_round();
+        if (is_program()) break;
+        if (++slices_ % kSlicesARound == 0) mmu_.tlb().begin_round();
+        if (++mmu_.unshadowed_time() == options_.shadow_after) shadow();
         break;
       case x64::ExitReason::kGo:
       case x64::ExitReason::kFault: break;
@@ -238,10 +267,88 @@ riscv::Exit TranslatorEngine::run(std::uint64_t budget) {
   return exit;
 }
 
-void TranslatorEngine::enter(const std::byte* code) {
-  if (flat()) {
-    state_.frame.tlb = runner_.jumps();
-    if (!runner_.begin(code_age_)) {
+TranslatorEngine::Code& TranslatorEngine::code_now() {
+  riscv::Mmu::Shadow* shadow = mmu_.shadow();
+  if (shadow == nullptr) return code_;
+  if (shadow->engine == nullptr) return code_;
+  // Made by shadow(), as exactly this.
+  Code& code = *static_cast<Code*>(shadow->engine.get());
+  verify(*shadow, code);
+  return code;
+}
+
+void TranslatorEngine::verify(riscv::Mmu::Shadow& shadow, Code& code) {
+  mmu_.verify_shadow();
+  if (shadow.all_fetches_suspect || code.fences_seen != code_fences_) {
+    code.cache->verify();
+  } else if (!shadow.fetch_suspects.empty()) {
+    code.cache->verify(shadow.fetch_suspects);
+  }
+  shadow.all_fetches_suspect = false;
+  shadow.fetch_suspects.clear();
+  code.fences_seen = code_fences_;
+}
+
+void TranslatorEngine::shadow() {
+  if (!code_.cache->compiler().features().segment_bases) return;
+  riscv::Mmu::Shadow* shadow = mmu_.make_shadow();
+  if (shadow == nullptr) return;
+  take_host_faults();
+  auto cache = make_cache(hart_, true);
+  if (!cache) return end_shadow();
+  if (log_ != nullptr) {
+    (*cache)->on_translation = [log = log_](const CodeCache::Translation& translation) { log->record(translation); };
+  }
+  auto code = std::make_shared<Code>(std::move(*cache), shadow->space->base(), &ended_);
+  code->fences_seen = code_fences_;
+  in_use_ = nullptr;  // it may be one that is no more
+  std::erase_if(shadows_, [](const std::weak_ptr<Code>& ended) { return ended.expired(); });
+  shadows_.push_back(code);
+  shadow->engine = std::move(code);
+  ++shadows_made_;
+  // From now on nothing leads to the code that the context had.
+  mmu_.tlb().clear_fetch();
+}
+
+void TranslatorEngine::end_shadow() {
+  constexpr unsigned kLongest = 20;
+  mmu_.unshadowed_time() = -(std::int64_t{options_.shadow_after} * 4 << std::min(mmu_.end_shadow(), kLongest));
+}
+
+void TranslatorEngine::enter_faulted() {
+  const std::uint64_t address = std::exchange(fault_address_, kNoFault);
+  riscv::Mmu::Shadow* shadow = mmu_.shadow();
+  if (shadow == nullptr) return;  // the access trapped
+  const std::uint64_t gva = address - reinterpret_cast<std::uintptr_t>(shadow->space->base());
+  // An entry costs as much as some 10,000 instructions. Programs whose pages change all the time do not gain.
+  const std::uint64_t repaid = (state_.instructions - shadow->instructions) / kInstructionsAnEntry;
+  if (++shadow->faults > kEntriesAtFirst + repaid || !mmu_.enter_in_shadow(gva)) return end_shadow();
+  ++shadow_pages_;
+}
+
+void TranslatorEngine::use(Code& code) {
+  in_use_ = &code;
+  isa::CodeFrame& frame = state_.frame;
+  const CodeCache& cache = *code.cache;
+  frame.code = cache.code();
+  frame.tlb = nullptr;
+  frame.exit = cache.code() + cache.stubs().exit;
+  frame.clock = cache.code() + cache.stubs().clock;
+  for (unsigned i = 0; i < x64::kLeaveReasons; ++i) frame.leave[i] = cache.code() + cache.stubs().leave[i];
+  const auto stub = [&cache](const x64::StubOffsets& offsets) {
+    return isa::CodeFrame::Stub{cache.code() + offsets.full, cache.code() + offsets.bare};
+  };
+  frame.read = stub(cache.stubs().read);
+  frame.write = stub(cache.stubs().write);
+  frame.step = stub(cache.stubs().step);
+  if (code.segment != nullptr) x64::set_segment_base(code.segment);
+}
+
+void TranslatorEngine::enter(Code& code, const std::byte* at) {
+  if (in_use_ != &code) use(code);
+  if (code.flat()) {
+    state_.frame.tlb = code.runner.jumps();
+    if (!code.runner.begin(code.age)) {
       state_.frame.exit_reason = static_cast<std::uint64_t>(x64::ExitReason::kGo);
       return;
     }
@@ -250,21 +357,22 @@ void TranslatorEngine::enter(const std::byte* code) {
     state_.frame.page = align_down(state_.pc, kPageSize);
   }
   if (floating_wanted_) open_floating();
-  enter_(&state_, code);
+  code.enter(&state_, at);
   floating_wanted_ = floating_open_;
   close_floating();
-  if (flat()) runner_.end();
+  if (code.flat()) code.runner.end();
 }
 
 void TranslatorEngine::use_tlb() {
   if (state_.frame.tlb == &mmu_.tlb()) return;
   state_.frame.tlb = &mmu_.tlb();
-  if (cache_->compiler().features().segment_bases) x64::set_segment_base(state_.frame.tlb);
+  if (code_.cache->compiler().features().segment_bases) x64::set_segment_base(state_.frame.tlb);
 }
 
-const std::byte* TranslatorEngine::find(const void* site) {
+const std::byte* TranslatorEngine::find(Code& code, const void* site) {
   const std::uint64_t pc = state_.pc;
-  if (flat()) return cache_->find(runner_, pc, site, code_age_);
+  if (code.flat()) return code.cache->find(code.runner, pc, site, code.age);
+  CodeCache& cache = *code.cache;
   const std::uint64_t tag = align_down(pc, kPageSize);
   riscv::FetchEntry* entry = &fetch_entry();
   auto* entries = static_cast<CodeCache::Entries*>(entry->code);
@@ -272,26 +380,26 @@ const std::byte* TranslatorEngine::find(const void* site) {
     const auto at = mmu_.locate(pc, riscv::Access::kFetch, 2);
     // The interpreter takes the trap, and runs what only part of a page may be fetched from.
     if (!at || mmu_.tlb().fetch[TlbContext::index(pc)].tag != tag) return nullptr;
-    entries = &cache_->page({align_down(at->gpa.value, kPageSize)}, at->host - (pc & (kPageSize - 1)));
+    entries = &cache.page({align_down(at->gpa.value, kPageSize)}, at->host - (pc & (kPageSize - 1)));
     *entry = {tag, entries};
     site = nullptr;  // a link stays within its page, which is another one now
   }
   const unsigned offset = static_cast<unsigned>(pc & (kPageSize - 1));
   if (const std::uint32_t known = entries->code[offset / 2]; known != 0 && site == nullptr) {
     ++found_;
-    return cache_->code() + known;
+    return cache.code() + known;
   } else if (known == 0 && entries->runs[offset / 2] < options_.translate_after) {
     ++entries->runs[offset / 2];
     return nullptr;
   }
-  return cache_->find(*entries, offset, site);
+  return cache.find(*entries, offset, site);
 }
 
-void TranslatorEngine::note_running() {
-  if (flat()) return cache_->note_running(state_.pc, options_.hot_after);
+void TranslatorEngine::note_running(Code& code) {
+  if (code.flat()) return code.cache->note_running(state_.pc, options_.hot_after);
   if (fetch_entry().tag != align_down(state_.pc, kPageSize)) return;
   auto& entries = *static_cast<CodeCache::Entries*>(fetch_entry().code);
-  cache_->note_running(entries, static_cast<unsigned>(state_.pc & (kPageSize - 1)), options_.hot_after,
+  code.cache->note_running(entries, static_cast<unsigned>(state_.pc & (kPageSize - 1)), options_.hot_after,
                        mmu_.tlb().unfit_slots);
 }
 
@@ -300,7 +408,7 @@ riscv::FetchEntry& TranslatorEngine::fetch_entry() {
 }
 
 void TranslatorEngine::interpret(std::uint64_t end) {
-  if (flat()) return interpret_program(end);
+  if (is_program() || mmu_.shadow() != nullptr) return interpret_program(end);
   const std::uint64_t page = align_down(state_.pc, kPageSize);
   if (fetch_entry().tag != page) return step();
   auto& entries = *static_cast<CodeCache::Entries*>(fetch_entry().code);
@@ -319,21 +427,36 @@ void TranslatorEngine::interpret(std::uint64_t end) {
 void TranslatorEngine::interpret_program(std::uint64_t end) {
   std::array<std::byte, isa::BlockLimits::kMostBytes> code;
   const std::uint64_t begin = state_.pc;
-  const std::size_t bytes = fetch_code(*hart_.env().user, begin, code);
+  const std::size_t bytes = fetch(begin, code);
   if (bytes < 4) return step();
   const std::uint64_t fences = code_fences_;
+  const std::uint64_t changes = mmu_.changes();
   do {
     const std::uint64_t pc = state_.pc;
     step(encoding_at(code, pc - begin));
     if (state_.pc - pc > 4 || state_.pc == pc || state_.instructions >= end || hart_.attention()) return;
-    if (code_fences_ != fences) return;
+    if (code_fences_ != fences || mmu_.changes() != changes) return;
   } while (state_.pc - begin + 4 <= bytes);
 }
 
+std::size_t TranslatorEngine::fetch(std::uint64_t address, std::span<std::byte> into) {
+  if (is_program()) return fetch_code(*hart_.env().user, address, into);
+  const std::uint64_t offset = address % kPageSize;
+  const std::byte* page = code_at(mmu_, address - offset).host;
+  if (page == nullptr) return 0;
+  const std::size_t bytes = std::min<std::uint64_t>(into.size(), kPageSize - offset);
+  // Other harts may store there.
+  for (std::size_t i = 0; i < bytes; i += sizeof(std::uint16_t)) {
+    const auto parcel = __atomic_load_n(reinterpret_cast<const std::uint16_t*>(page + offset + i), __ATOMIC_RELAXED);
+    std::memcpy(&into[i], &parcel, sizeof parcel);
+  }
+  return bytes;
+}
+
 std::uint32_t TranslatorEngine::known_here() {
-  if (flat()) {
+  if (is_program() || mmu_.shadow() != nullptr) {
     std::array<std::byte, 4> code{};
-    const std::size_t bytes = fetch_code(*hart_.env().user, state_.pc, code);
+    const std::size_t bytes = fetch(state_.pc, code);
     const std::uint32_t raw = encoding_at(code, 0);
     return bytes < riscv::instruction_bytes(static_cast<std::uint16_t>(raw)) ? 0 : raw;
   }
@@ -353,7 +476,7 @@ void TranslatorEngine::step() { step(known_here()); }
 void TranslatorEngine::step(std::uint32_t raw) {
   // System calls are what programs leave translated code for.
   constexpr std::uint32_t kEcall = 0x73;
-  if (flat() && raw == kEcall && state_.pc % kPageSize + 4 <= kPageSize) {
+  if (is_program() && raw == kEcall && state_.pc % kPageSize + 4 <= kPageSize) {
     return hart_.take_trap({riscv::Exception::kUserCall}, state_.pc);
   }
   ++steps_;
@@ -361,17 +484,18 @@ void TranslatorEngine::step(std::uint32_t raw) {
     return state_.pc % kPageSize + riscv::instruction_bytes(static_cast<std::uint16_t>(raw)) > kPageSize;
   };
   // Its second half may be another one by now, or unknown.
-  if (flat() && straddles()) raw = known_here();
+  if (is_program() && straddles()) raw = known_here();
   // What lies in no page that is known has to be fetched, and in paged memory what lies in two.
-  if (raw == 0 || (!flat() && straddles())) return interpreter_.step();
+  if (raw == 0 || (!is_program() && straddles())) return interpreter_.step();
   interpreter_.step(raw);
 }
 
 bool TranslatorEngine::recover_fault(ucontext_t& context) {
   TranslatorEngine* self = running;
   auto& registers = context.uc_mcontext.gregs;
-  if (self == nullptr) return false;
-  const auto fault = self->cache_->fault_at(reinterpret_cast<const void*>(registers[REG_RIP]));
+  if (self == nullptr || self->in_use_ == nullptr) return false;
+  const CodeCache& cache = *self->in_use_->cache;
+  const auto fault = cache.fault_at(reinterpret_cast<const void*>(registers[REG_RIP]));
   if (!fault) return false;
   // By their numbers in machine code.
   static constexpr std::array<int, 16> kRegisters{REG_RAX, REG_RCX, REG_RDX, REG_RBX, REG_RSP, REG_RBP,
@@ -390,7 +514,8 @@ bool TranslatorEngine::recover_fault(ucontext_t& context) {
   self->state_.pc = fault->point.pc;
   self->state_.frame.exit_reason = static_cast<std::uint64_t>(x64::ExitReason::kStep);
   registers[REG_R15] += fault->point.unretired;
-  registers[REG_RIP] = reinterpret_cast<greg_t>(self->cache_->code() + self->cache_->stubs().exit_spilled);
+  registers[REG_RIP] = reinterpret_cast<greg_t>(cache.code() + cache.stubs().exit_spilled);
+  if (self->in_use_->segment != nullptr) self->fault_address_ = static_cast<std::uint64_t>(registers[REG_CR2]);
   return true;
 }
 
@@ -482,26 +607,24 @@ x64::SlowResult TranslatorEngine::slow_step(void*, std::uint64_t, std::uint64_t 
     if (self.hart_.attention()) return {0, Resume::kLeave};
   }
   if (computing && in_sequence) self.open_floating();
-  if (!self.flat()) self.use_tlb();
+  // Code in a shadow has no more to do with the TLB, and what it jumps to next is none of its own.
+  if (!self.in_use_->flat()) self.use_tlb();
   return {0, in_sequence ? Resume::kHere : Resume::kJump};
 }
 
 std::uint64_t TranslatorEngine::read_clock(void*) { return running->hart_.time(); }
 
 EngineStatistics TranslatorEngine::statistics() const {
-  const CodeCache::Statistics cache = cache_->statistics();
-  EngineStatistics statistics;
+  EngineStatistics statistics = ended_;
+  statistics += statistics_of(*code_.cache);
+  for (const std::weak_ptr<Code>& shadow : shadows_) {
+    if (const auto code = shadow.lock()) statistics += statistics_of(*code->cache);
+  }
   statistics.steps = steps_;
   statistics.links = links_;
-  statistics.blocks_translated = cache.blocks;
-  statistics.regions_translated = cache.regions;
-  statistics.translate_seconds = cache.seconds;
-  statistics.code_bytes = cache.code_bytes;
-  statistics.cache_loaded = cache.loaded;
-  statistics.cache_hits = found_ + cache.lookups - cache.blocks;
-  statistics.cache_misses = cache.blocks;
-  statistics.cache_evicted = cache.evictions;
-  statistics.cache_invalidated = cache.invalidated;
+  statistics.cache_hits += found_;
+  statistics.shadows = shadows_made_;
+  statistics.shadow_pages = shadow_pages_;
   return statistics;
 }
 

@@ -22,13 +22,16 @@ class TranslatorEngine final : public Engine {
     // What has run no oftener than this is interpreted: most code of a boot runs a few times, and translating takes as
     // long as interpreting it a hundred times. For system VMs.
     std::uint8_t translate_after = 8;
+    // In system VMs a program's address space is shadowed when so many slices of it were used up.
+    std::uint32_t shadow_after = 4096;
+    static constexpr std::uint32_t kNoShadows = ~std::uint32_t{0};
   };
   static Result<std::unique_ptr<TranslatorEngine>> create(riscv::Hart& hart, const Options& options);
   static Result<std::unique_ptr<TranslatorEngine>> create(riscv::Hart& hart) { return create(hart, Options{}); }
   // With a cache that other harts of the same program use as well.
   TranslatorEngine(riscv::Hart& hart, std::shared_ptr<CodeCache> cache, const Options& options);
-  // A cache for the code that `hart` runs.
-  static Result<std::shared_ptr<CodeCache>> make_cache(riscv::Hart& hart);
+  // A cache for the code that `hart` runs; or for that of a program in a shadow (riscv::Mmu::Shadow).
+  static Result<std::shared_ptr<CodeCache>> make_cache(riscv::Hart& hart, bool shadow = false);
   ~TranslatorEngine() override;
 
   // For signal handlers: whether the fault at `context` is of the guest code that the calling thread runs. If so, it goes on
@@ -39,7 +42,7 @@ class TranslatorEngine final : public Engine {
   void trace(std::shared_ptr<TranslationLog> log);
 
   // What is translated goes to `archive` and comes from there. Before the first run().
-  void keep_code(std::shared_ptr<CodeArchive> archive) { cache_->use(std::move(archive)); }
+  void keep_code(std::shared_ptr<CodeArchive> archive) { code_.cache->use(std::move(archive)); }
 
   std::string_view name() const override { return "translate"; }
   riscv::Exit run(std::uint64_t budget) override;
@@ -50,12 +53,38 @@ class TranslatorEngine final : public Engine {
 
  private:
   class HostFloating;
-  bool flat() const { return hart_.env().user != nullptr; }
+  // Translated code that this engine runs: the hart's, or a program's in a shadow.
+  struct Code {
+    Code(std::shared_ptr<CodeCache> from, const std::byte* gs, EngineStatistics* sum);
+    ~Code();
+    Code(const Code&) = delete;
+    Code& operator=(const Code&) = delete;
+    bool flat() const { return cache->compiler().offsets().memory != x64::MemoryModel::kPaged; }
+
+    std::shared_ptr<CodeCache> cache;
+    CodeCache::Runner runner;
+    CodeCache::EnterFunction enter;
+    const std::byte* const segment;   // the base of the GS segment, in a shadow
+    EngineStatistics* const last;     // what it has counted is added there in the end
+    std::uint64_t age = 0;            // of the cache when find() last gave code
+    std::uint64_t fences_seen = 0;    // in a shadow: FENCE.I, up to the last comparison with memory
+  };
+  bool is_program() const { return hart_.env().user != nullptr; }
+  // The code of what the hart runs now: that of its context's shadow, if it has one.
+  Code& code_now();
+  // Makes code see that memory is what it was made of, after fences.
+  void verify(riscv::Mmu::Shadow& shadow, Code& code);
+  // The program in force has run for long: shadows it, if that can be.
+  void shadow();
+  void end_shadow();  // for some time: longer each time
+  // After a host fault in a shadow, and the step that did the access: enters the page there.
+  void enter_faulted();
+  void use(Code& code);  // has state_.frame lead to it
   // The code for state.pc, or nullptr when there is none to be had: the interpreter's turn. `site`, if any, is linked to it.
-  const std::byte* find(const void* site);
-  void note_running();
-  // Runs `code` until it comes back.
-  void enter(const std::byte* code);
+  const std::byte* find(Code& code, const void* site);
+  void note_running(Code& code);
+  // Runs `at`, which is of `code`, until it comes back.
+  void enter(Code& code, const std::byte* at);
   void use_tlb();  // has translated code look into the TLB in force
   riscv::FetchEntry& fetch_entry();  // where the TLB may hold state.pc's page
   std::uint32_t known_here();  // the encoding at state.pc, or what its page has of it; 0 where nothing is known
@@ -65,6 +94,8 @@ class TranslatorEngine final : public Engine {
   // state.instructions.
   void interpret(std::uint64_t end);
   void interpret_program(std::uint64_t end);  // from one copy of the code, without asking again whether it may run
+  // Copies what can be fetched from `address` on; gives how many bytes that are.
+  std::size_t fetch(std::uint64_t address, std::span<std::byte> into);
   void step(std::uint32_t raw);  // the encoding of the instruction at state.pc, as far as it is known
   // MXCSR holds the guest's rounding mode and accrued flags only while floating-point code may run. That is opened when
   // some comes along, since most code has none.
@@ -83,10 +114,13 @@ class TranslatorEngine final : public Engine {
   riscv::Mmu& mmu_;
   riscv::Decoder decoder_;
   riscv::Interpreter interpreter_;
-  std::shared_ptr<CodeCache> cache_;
-  CodeCache::Runner runner_;
-  CodeCache::EnterFunction enter_;
-  std::uint64_t code_age_ = 0;  // of the cache when find() last gave code
+  EngineStatistics ended_;  // of code that is no more
+  Code code_;
+  Code* in_use_ = nullptr;  // what state_.frame leads to
+  std::vector<std::weak_ptr<Code>> shadows_;
+  std::shared_ptr<TranslationLog> log_;  // may be null
+  std::uint64_t fault_address_ = kNoFault;  // of the host, by which translated code in a shadow came back
+  static constexpr std::uint64_t kNoFault = 0;
   bool floating_open_ = false;
   bool floating_wanted_ = false;  // by what runs next
   std::uint64_t slice_end_ = 0;  // state.instructions when the slice's budget is zero
@@ -95,6 +129,7 @@ class TranslatorEngine final : public Engine {
   std::uint64_t steps_ = 0;
   std::uint64_t links_ = 0;
   std::uint64_t found_ = 0;  // without asking the cache
+  std::uint64_t shadows_made_ = 0, shadow_pages_ = 0;
 };
 
 }  // namespace doppel

@@ -47,21 +47,21 @@ struct CodeCache::Page {
   std::unordered_map<unsigned, Block> blocks;  // by offset
   bool loaded = false;                         // what the archive has for it
   std::uint64_t archived_at = 0;               // its address there, once that is so
-  // What only paged memory needs.
-  struct Paged {
-    Entries entries;
-    CodePage source;
+  // What its bytes were, where memory may change without a word.
+  struct Source {
+    CodePage copy;
     const std::byte* host = nullptr;
     std::uint64_t generation = 0;  // of the last comparison with memory
     CodePage::Lines used = 0;      // that blocks were made of
     bool others_stale = false;     // the other lines may be older than that comparison
 
-    const std::byte* fresh_source() {
-      if (std::exchange(others_stale, false)) source.copy(host, ~used);
-      return source.bytes();
+    const std::byte* fresh() {
+      if (std::exchange(others_stale, false)) copy.copy(host, ~used);
+      return copy.bytes();
     }
   };
-  std::unique_ptr<Paged> paged;
+  std::unique_ptr<Source> source;
+  std::unique_ptr<Entries> entries;  // in paged memory
 };
 
 // --- Runners.
@@ -146,27 +146,68 @@ CodeCache::Page& CodeCache::page_at(std::uint64_t base) {
 CodeCache::Entries& CodeCache::page(GuestPhysical gpa, const std::byte* host) {
   const std::lock_guard lock(mutex_);
   Page& page = page_at(align_down(gpa.value, kPageSize));
-  if (page.paged == nullptr) {
-    page.paged = std::make_unique<Page::Paged>();
-    page.paged->entries.page = &page;
-    page.paged->host = host;
+  if (page.entries == nullptr) {
+    page.entries = std::make_unique<Entries>();
+    page.entries->page = &page;
+    page.source = std::make_unique<Page::Source>();
   }
-  Page::Paged& paged = *page.paged;
-  if (paged.generation == generation_) return paged.entries;
-  const bool changed = paged.generation == 0 || !paged.source.same(host, paged.used);
+  Page::Source& source = *page.source;
+  if (source.generation == generation_) return *page.entries;
+  const bool is_new = source.generation == 0;
+  const bool changed = verify(page, host);
+  source.generation = generation_;
+  if ((is_new || changed) && archive_ != nullptr) load(page);
+  return *page.entries;
+}
+
+bool CodeCache::verify(Page& page, const std::byte* host) {
+  Page::Source& source = *page.source;
+  const bool changed = source.used != 0 && !source.copy.same(host, source.used);
   if (changed) {
-    if (paged.generation != 0) ++statistics_.invalidated;
+    ++statistics_.invalidated;
     drop_blocks(page);
-    paged.used = 0;
+    source.used = 0;
   }
-  paged.others_stale = true;
-  paged.generation = generation_;
-  if (changed && archive_ != nullptr) load(page);
-  return paged.entries;
+  source.host = host;
+  source.others_stale = true;
+  return changed;
+}
+
+void CodeCache::verify() {
+  const std::lock_guard lock(mutex_);
+  for (auto& [number, page] : pages_) verify(*page);
+}
+
+void CodeCache::verify(std::span<const std::uint64_t> addresses) {
+  if (any_large_) return verify();
+  const std::lock_guard lock(mutex_);
+  for (const std::uint64_t address : addresses) {
+    const auto page = pages_.find(address >> kPageShift);
+    if (page != pages_.end()) verify(*page->second);
+  }
+}
+
+void CodeCache::verify(Page& page) {
+  if (page.source == nullptr) return;
+  if (const Guest::Bytes now = guest_.bytes_at(page.base); now.host != nullptr) {
+    verify(page, now.host);
+    return;
+  }
+  // It may come back: nothing is fetched from it meanwhile.
+  if (page.source->used != 0) ++statistics_.invalidated;
+  drop_blocks(page);
+  page.source.reset();
 }
 
 std::span<const std::byte> CodeCache::source(Page& page, unsigned offset, std::size_t bytes) {
-  if (page.paged != nullptr) return {page.paged->fresh_source(), kPageSize};
+  if (page.source == nullptr && guest_.bytes_at) {
+    const Guest::Bytes now = guest_.bytes_at(page.base);
+    if (now.host == nullptr) return {};
+    any_large_ = any_large_ || now.page_bytes > kPageSize;
+    page.source = std::make_unique<Page::Source>();
+    verify(page, now.host);
+  }
+  if (page.source != nullptr) return {page.source->fresh(), kPageSize};
   fetched_.resize(kPageSize + 2);
   const auto wanted = std::span(fetched_).subspan(offset, std::min(bytes, fetched_.size() - offset));
   const std::size_t got = guest_.fetch(page.base + offset, wanted);
@@ -178,13 +219,14 @@ std::span<const std::byte> CodeCache::source(Page& page, unsigned offset, std::s
 
 bool CodeCache::is_cold(std::uint64_t address) {
   // Measured with programs that live some milliseconds: fewer and more cost more. Fewer are enough where the work will
-  // not be done again: a program that has come twice will come more often.
-  const unsigned most = archive_ != nullptr && !archive_->empty() ? 2 : 8;
+  // not be done again: a program that has come twice will come more often; and in one that runs for long already.
+  const bool repays = guest_.bytes_at || (archive_ != nullptr && !archive_->empty());
+  const unsigned most = repays ? 2 : 8;
   std::uint8_t& visits = visits_[(address >> 1 ^ address >> 16) % visits_.size()];
   return ++visits <= most;
 }
 
-const std::byte* CodeCache::source(const Entries& entries) { return entries.page->paged->fresh_source(); }
+const std::byte* CodeCache::source(const Entries& entries) { return entries.page->source->fresh(); }
 
 const std::byte* CodeCache::find(Entries& entries, unsigned offset, const void* site) {
   const std::lock_guard lock(mutex_);
@@ -256,10 +298,10 @@ std::optional<std::uint32_t> CodeCache::translate(Page& page, unsigned offset, b
 }
 
 void CodeCache::note_use(Page& page, std::size_t offset, std::size_t bytes) {
-  if (page.paged == nullptr) return;
+  if (page.source == nullptr) return;
   // One that could not be lifted was looked at as well.
   constexpr std::size_t kLongest = 4;
-  page.paged->used |= CodePage::lines_of(offset, offset + bytes + kLongest);
+  page.source->used |= CodePage::lines_of(offset, offset + bytes + kLongest);
 }
 
 std::optional<std::uint32_t> CodeCache::add(Page& page, const NewCode& code) {
@@ -307,8 +349,8 @@ void CodeCache::link(Block& block, std::uint32_t site) {
 
 void CodeCache::redirect(Page& page, unsigned offset, Block& block, std::uint32_t code) {
   block.code = code;
-  if (page.paged != nullptr) {
-    std::atomic_ref(page.paged->entries.code[offset / 2]).store(code, std::memory_order_release);
+  if (page.entries != nullptr) {
+    std::atomic_ref(page.entries->code[offset / 2]).store(code, std::memory_order_release);
   }
   for (const std::uint32_t site : block.incoming) memory_.patch_jump(sites_[site].at, code);
   const std::uint64_t address = page.base + offset;
@@ -336,9 +378,9 @@ void CodeCache::drop_blocks(Page& page) {
     }
   }
   page.blocks.clear();
-  if (page.paged == nullptr) return;
-  page.paged->entries.code.fill(0);
-  page.paged->entries.runs.fill(0);
+  if (page.entries == nullptr) return;
+  page.entries->code.fill(0);
+  page.entries->runs.fill(0);
 }
 
 void CodeCache::invalidate(std::uint64_t address, std::uint64_t size_bytes) {
@@ -387,15 +429,15 @@ void CodeCache::archive(const Page& page, unsigned offset, std::size_t first, st
 void CodeCache::load(Page& page) {
   page.loaded = true;
   std::span<const std::byte> present;
-  if (page.paged != nullptr) {
-    present = {page.paged->fresh_source(), kPageSize};
+  if (page.source != nullptr) {
+    present = {page.source->fresh(), kPageSize};
     page.archived_at = CodeArchive::page_of(present);
   } else {
     page.archived_at = page.base;
   }
   std::vector<std::pair<std::uint32_t, unsigned>> open;  // sites and the blocks of this page that they go to
   archive_->for_each_in(page.archived_at, [&](const ArchivedCode& kept) {
-    if (page.paged == nullptr && present.empty()) {
+    if (page.source == nullptr && present.empty()) {
       fetched_.resize(kPageSize + 2);
       present = std::span(fetched_).first(guest_.fetch(page.base, fetched_));
     }
@@ -433,11 +475,11 @@ bool CodeCache::adopt(Page& page, const ArchivedCode& kept, std::span<const std:
 }
 
 bool CodeCache::take_other(Page& page, unsigned offset, bool final) {
-  if (archive_ == nullptr || page.paged == nullptr) return false;
+  if (archive_ == nullptr || page.entries == nullptr) return false;
   bool taken = false;
   archive_->find_added(page.archived_at + offset, [&](const ArchivedCode& code) {
     if (final && !code.final) return false;
-    return taken = adopt(page, code, {page.paged->fresh_source(), kPageSize});
+    return taken = adopt(page, code, {page.source->fresh(), kPageSize});
   });
   return taken;
 }

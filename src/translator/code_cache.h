@@ -8,7 +8,9 @@
 //
 // In flat memory a cache belongs to all vCPUs of one address space, and its pages are guest-virtual. Jumps are linked
 // wherever they go; whoever changes code or mappings says so (invalidate()), and every way to the old code is cut before
-// that returns. A vCPU that is inside it still leaves it with its slice.
+// that returns. A vCPU that is inside it still leaves it with its slice. Where nobody can say so, since the memory belongs
+// to a guest's operating system, pages remember their bytes as in paged memory, and the vCPU has them verified after fences,
+// before it enters any.
 //
 // Code itself stays where it is until the code memory is full. Then everything goes, once no vCPU runs any of it.
 // Any thread may call, except where a function says otherwise.
@@ -100,6 +102,13 @@ class CodeCache {
     // In flat memory: copies what can be fetched from that address on, up to two bytes into the next page, for an
     // instruction that goes on there. Gives how many bytes that are.
     std::function<std::size_t(std::uint64_t address, std::span<std::byte> into)> fetch;
+    // In flat memory that may change without a word: the bytes of the page at that address, if that can be fetched from now,
+    // and the size of the guest's page that it is part of. Then fetch() is not used.
+    struct Bytes {
+      const std::byte* host = nullptr;
+      std::uint64_t page_bytes = kPageSize;
+    };
+    std::function<Bytes(std::uint64_t page)> bytes_at;
     // In flat memory: whether what can be fetched there is likely to be there again in another run.
     std::function<bool(std::uint64_t address)> recurs;
     // In paged memory, called when pages are about to vanish: pointers to them must be forgotten.
@@ -143,6 +152,10 @@ class CodeCache {
   void note_running(std::uint64_t address, std::uint8_t hot_after);
   // What was made of these addresses is not entered any more.
   void invalidate(std::uint64_t address, std::uint64_t size_bytes);
+  // Where memory may change without a word: compares code with it, what was made of all pages, or of these addresses' pages.
+  // What has changed is not entered any more.
+  void verify();
+  void verify(std::span<const std::uint64_t> addresses);
   // What to do about a host fault at `host`; nothing if no code of ours accesses guest memory there. For signal handlers
   // of a runner's thread.
   struct Fault {
@@ -191,6 +204,9 @@ class CodeCache {
   bool flat() const { return compiler_.offsets().memory != x64::MemoryModel::kPaged; }
   // All of these under the lock.
   Page& page_at(std::uint64_t base);
+  // Drops the page's blocks if its bytes, now at `host`, are not what they were made of; gives whether that is so.
+  bool verify(Page& page, const std::byte* host);
+  void verify(Page& page);  // likewise, wherever its bytes are now
   // The page's bytes as blocks are to be made of them, of which those in [offset, offset + bytes) are wanted; empty: they
   // cannot be fetched.
   std::span<const std::byte> source(Page& page, unsigned offset, std::size_t bytes);
@@ -243,6 +259,7 @@ class CodeCache {
   std::vector<Site> sites_;                                         // by `at`
   std::vector<Runner*> runners_;
   std::uint64_t generation_ = 1;
+  bool any_large_ = false;  // some page with code is part of a larger one of the guest
   std::atomic<std::uint64_t> age_{0};
   Statistics statistics_;
   ir::Block block_;  // kept for its memory

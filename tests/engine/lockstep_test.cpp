@@ -83,6 +83,22 @@ TEST(Lockstep, KeptCodeIsTaken) {
   EXPECT_EQ(other.cache_loaded, 0u);
 }
 
+// Programs in Sv39 are shadowed where a scenario asks for it, and their pages are found there.
+TEST(Lockstep, ProgramsAreShadowed) {
+  if (!x64::HostFeatures::detect().segment_bases) GTEST_SKIP() << "this host lets nobody set segment bases";
+  u64 shadows = 0, pages = 0;
+  for (u64 seed = 1; seed <= 20; ++seed) {
+    const Scenario scenario = ScenarioMaker(seed).make(true, true);
+    Lockstep lockstep(scenario, Machine::kShadowing);
+    lockstep.run_chunks(scenario.chunks.size());
+    EXPECT_EQ(lockstep.differences(), "") << "seed " << seed;
+    shadows += lockstep.statistics().shadows;
+    pages += lockstep.statistics().shadow_pages;
+  }
+  EXPECT_GE(shadows, 15u);
+  EXPECT_GT(pages, 20u);
+}
+
 // More values than any host has registers, alive at once: every register is read in each of its types, and read
 // again, and loads come in between.
 TEST(Lockstep, BlockWithManyLiveValues) {

@@ -99,7 +99,11 @@ class Machine {
  public:
   Machine(EngineKind kind, const Contents& contents) : Machine(kind, contents, nullptr) {}
   // One that sees loops as hot at once: regions form wherever they can.
-  static constexpr TranslatorEngine::Options kEager{.slice = 61, .hot_after = 1, .translate_after = 0};
+  static constexpr TranslatorEngine::Options kEager{
+      .slice = 61, .hot_after = 1, .translate_after = 0, .shadow_after = TranslatorEngine::Options::kNoShadows};
+  // Likewise, and shadows programs as soon as it can.
+  static constexpr TranslatorEngine::Options kShadowing{
+      .slice = 61, .hot_after = 1, .translate_after = 0, .shadow_after = 1};
   Machine(const TranslatorEngine::Options& options, const Contents& contents,
           std::shared_ptr<CodeArchive> archive = nullptr)
       : Machine(EngineKind::kInterpret, contents, nullptr) {

@@ -83,6 +83,7 @@ void Compiler::Emission::emit_part(std::size_t part) {
   slot_used_.fill(false);
   in_state_.fill(ir::kNone);
   find_groups();
+  inside_.clear();
   skipped_ = 0;
   flags_of_ = ir::kNone;
   const unsigned count = static_cast<unsigned>(block_->origins.size());

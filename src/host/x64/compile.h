@@ -43,7 +43,12 @@ enum class MemoryModel : std::uint8_t {
   kPaged,    // by the software TLB; of its own address code knows only the offset in the page
   kFlat,     // guest addresses are host addresses; code knows its own
   kSegment,  // likewise, from the base of the GS segment on
+  kShadow,   // likewise, if they have no bits of StateOffsets::outside; others are left to the interpreter
 };
+
+// How far from an address in a shadow accesses may go before that needs a check of its own: nothing of the host's is as
+// near to the segment.
+inline constexpr std::int64_t kShadowReach = 1 << 20;
 
 // Byte offsets in the guest's flat state and in the tables that it points to.
 struct StateOffsets {
@@ -54,6 +59,7 @@ struct StateOffsets {
   std::uint32_t leave;   // likewise, a pointer for each of kLeaveReasons
   std::uint32_t slots;   // likewise, kSpillSlots of 8 bytes
   std::uint32_t signs;   // likewise, the sign bits of a double and of a single, 8 bytes each
+  std::uint32_t outside;  // likewise, the bits that no address in the segment has
   StubOffsets read, write, step;                                        // likewise
   std::uint32_t tlb_read, tlb_write, tlb_fetch;  // arrays of {tag, addend or page object} in the TLB
   std::uint32_t tlb_entries;                     // of each array; a power of two

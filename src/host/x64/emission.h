@@ -350,7 +350,11 @@ class Compiler::Emission {
   std::uint32_t packed(const Inst& inst) const;
   // The host instruction that comes next makes the access of `inst` in flat memory.
   void note_access(const Inst& inst);
-  x86::Mem flat_location(const x86::Gp& base, std::int64_t offset) const;
+  // Where the access of `inst` goes in flat memory; may need `scratch`.
+  x86::Mem flat_location(const Inst& inst, std::int64_t offset, const x86::Gp& scratch);
+  x86::Mem flat_at(const x86::Gp& base, std::int64_t offset) const;
+  // In a shadow: whether an earlier access of the part has shown that the value, or one near it, is an address inside.
+  bool is_inside(Value value, std::int64_t offset);
   // Leaves the instruction that `inst` belongs to, which has had no effect yet, to the interpreter.
   Label leave_by_step(const Inst& inst);
 
@@ -457,7 +461,7 @@ class Compiler::Emission {
     std::vector<Where> where;
     std::vector<Group> groups;
     std::vector<std::uint16_t> group_of;
-    std::vector<Value> released;
+    std::vector<Value> released, inside;
   };
   static Workspace& workspace() {
     thread_local Workspace workspace;
@@ -503,6 +507,7 @@ class Compiler::Emission {
   std::array<Value, 32> in_state_{};  // by guest register: what the state has there, or kNone
   std::vector<Group>& groups_ = workspace_.groups;
   std::vector<std::uint16_t>& group_of_ = workspace_.group_of;  // by instruction
+  std::vector<Value>& inside_ = workspace_.inside;  // in a shadow: values that are near addresses inside
   Value fused_ = ir::kNone;
   Value flags_of_ = ir::kNone;  // see note_flags(); as long as nothing is emitted behind flags_at_
   std::size_t flags_at_ = 0;

@@ -29,10 +29,37 @@ void Compiler::Emission::note_access(const Inst& inst) {
                      address_of(block_->origins[inst.origin].offset)});
 }
 
-x86::Mem Compiler::Emission::flat_location(const x86::Gp& base, std::int64_t offset) const {
+x86::Mem Compiler::Emission::flat_at(const x86::Gp& base, std::int64_t offset) const {
   x86::Mem at = x86::ptr(base, static_cast<int>(offset));
-  if (o_.memory == MemoryModel::kSegment) at.setSegment(x86::gs);
+  if (o_.memory != MemoryModel::kFlat) at.setSegment(x86::gs);
   return at;
+}
+
+bool Compiler::Emission::is_inside(Value value, std::int64_t offset) {
+  // Values that differ by a constant are known by the one that the others are made from.
+  const auto near = [](std::int64_t distance) { return distance <= kShadowReach && distance >= -kShadowReach; };
+  while (near(offset) && block_->insts[value].op == Op::kAdd && is_constant(block_->insts[value].operands[1])) {
+    offset += constant(block_->insts[value].operands[1]);
+    value = block_->insts[value].operands[0];
+  }
+  if (!near(offset)) return false;
+  if (std::ranges::find(inside_, value) != inside_.end()) return true;
+  inside_.push_back(value);
+  return false;
+}
+
+x86::Mem Compiler::Emission::flat_location(const Inst& inst, std::int64_t offset, const x86::Gp& scratch) {
+  const Value value = inst.operands[0];
+  x86::Gp base = use(value, scratch);
+  if (o_.memory != MemoryModel::kShadow || is_inside(value, offset)) return flat_at(base, offset);
+  if (offset > kShadowReach || offset < -kShadowReach) {
+    a_.lea(scratch, x86::ptr(base, static_cast<int>(offset)));
+    base = scratch;
+    offset = 0;
+  }
+  a_.test(state(o_.outside), base);
+  a_.jnz(leave_by_step(inst));
+  return flat_at(base, offset);
 }
 
 Label Compiler::Emission::leave_by_step(const Inst& inst) {
@@ -332,8 +359,12 @@ x86::Mem Compiler::Emission::atomic_location(const Inst& inst, bool reads_only) 
   if (flat()) {
     a_.test(base.r8(), static_cast<int>(bytes - 1));
     a_.jnz(out);
+    if (o_.memory == MemoryModel::kShadow) {
+      a_.test(state(o_.outside), base);
+      a_.jnz(out);
+    }
     if (base != x86::rcx) a_.mov(x86::rcx, base);
-    x86::Mem at = flat_location(x86::rcx, 0);
+    x86::Mem at = flat_at(x86::rcx, 0);
     at.setSize(bytes);
     return at;
   }
@@ -421,11 +452,12 @@ void Compiler::Emission::emit_compare_swap(const Inst& inst) {
 
 void Compiler::Emission::emit_zero(const Inst& inst) {
   if (flat()) {
-    const x86::Gp base = use(inst.operands[0], x86::rax);
+    x86::Mem at = flat_location(inst, 0, x86::rax);
     a_.xorps(x86::xmm0, x86::xmm0);
-    for (int at = 0; at < inst.imm; at += 16) {
+    for (int done = 0; done < inst.imm; done += 16) {
       note_access(inst);
-      a_.movaps(flat_location(base, at), x86::xmm0);
+      a_.movaps(at, x86::xmm0);
+      at.addOffset(16);
     }
     return;
   }
@@ -457,7 +489,7 @@ void Compiler::Emission::emit_clock() {
 
 void Compiler::Emission::emit_load(const Inst& inst) {
   if (flat()) {
-    const x86::Mem at = flat_location(use(inst.operands[0], x86::rax), inst.imm);
+    const x86::Mem at = flat_location(inst, inst.imm, x86::rax);
     if (inst.type != Type::kI64) {
       const x86::Xmm d = destination_xmm();
       note_access(inst);
@@ -503,7 +535,7 @@ void Compiler::Emission::emit_load(const Inst& inst) {
 void Compiler::Emission::emit_store(const Inst& inst) {
   if (flat()) {
     const Value value = inst.operands[1];
-    x86::Mem at = flat_location(use(inst.operands[0], x86::rax), inst.imm);
+    x86::Mem at = flat_location(inst, inst.imm, x86::rax);
     if (block_->insts[value].type != Type::kI64) {
       const x86::Xmm from = use_xmm(value, x86::xmm0);
       note_access(inst);

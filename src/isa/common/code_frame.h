@@ -30,6 +30,7 @@ struct CodeFrame {
   std::uint64_t floating_closed = 1;
   void* stack = nullptr;             // the host's stack pointer as the dispatcher left it
   std::array<std::uint64_t, 2> signs{std::uint64_t{1} << 63, std::uint64_t{1} << 31};  // of a double and of a single
+  std::uint64_t outside = 0;         // address bits that are not to be seen in a shadow (memory/shadow_space.h)
   // Where values of a block go that find no register. More than the longest block can keep alive.
   static constexpr unsigned kSlots = 512;
   std::array<std::uint64_t, kSlots> slots;

@@ -80,6 +80,7 @@ void Mmu::update() {
     if (oldest->valid && (!slot.valid || slot.last_used < oldest->last_used)) oldest = &slot;
   }
   if (oldest->tlb == nullptr) oldest->tlb.reset(make_context());
+  oldest->forget();
   oldest->tlb->clear();
   const Slot* model = latest_[key.mode()];
   if (model != nullptr && model != oldest && model->valid && bits(model->key.satp, 63, 60) == bits(key.satp, 63, 60)) {
@@ -101,7 +102,7 @@ void Mmu::use(Slot& slot) {
 void Mmu::flush() {
   ++changes_;
   ++statistics_.flushes;
-  for (Slot& slot : slots_) slot.valid = false;
+  for (Slot& slot : slots_) slot.forget();
   // NAPOT with all address bits set, not locked, read, write, execute.
   const HartState& state = hart_.state();
   std::size_t first = 0;
@@ -124,16 +125,79 @@ void Mmu::fence(const std::uint64_t* gva, const std::uint64_t* asid) {
   for (Slot& slot : slots_) {
     if (!slot.valid) continue;
     if (asid != nullptr && bits(slot.key.satp, 59, 44) != (*asid & 0xffff)) continue;
-    if (gva != nullptr) {
+    if (slot.shadow != nullptr) {
+      // It stays: what it has is compared with the page tables before it is used again.
+      gva != nullptr ? slot.tlb->clear_page(*gva) : slot.tlb->clear();
+      slot.shadow->suspect(gva);
+    } else if (gva != nullptr) {
       slot.tlb->clear_page(*gva);
     } else if (asid != nullptr && slot.key.data_privilege == kSupervisor) {
       // A fence of one address space is not one of global pages.
       slot.valid = slot.tlb->clear_local();
     } else {
-      slot.valid = false;
+      slot.forget();
     }
   }
   update();
+}
+
+void Mmu::Shadow::suspect(const std::uint64_t* gva) {
+  gva != nullptr ? space->suspect(*gva) : space->suspect_all();
+  if (gva == nullptr || fetch_suspects.size() == kMostSuspects) {
+    all_fetches_suspect = true;
+    fetch_suspects.clear();
+  } else if (!all_fetches_suspect) {
+    fetch_suspects.push_back(*gva);
+  }
+}
+
+Mmu::Shadow* Mmu::make_shadow() {
+  const Key& key = current_slot_->key;
+  const bool program = key.fetch_privilege == kUser && key.data_privilege == kUser && !key.mxr;
+  if (!program || bits(key.satp, 63, 60) != kSv39 || hart_.env().user != nullptr) return nullptr;
+  std::unique_ptr<ShadowSpace> space = ShadowSpace::create(hart_.env().memory);
+  if (space == nullptr) return nullptr;
+  Slot* oldest = nullptr;
+  unsigned count = 0;
+  for (Slot& slot : slots_) {
+    if (slot.shadow == nullptr) continue;
+    ++count;
+    if (oldest == nullptr || slot.last_used < oldest->last_used) oldest = &slot;
+  }
+  if (count == kMostShadows) oldest->forget();
+  current_slot_->shadow = std::make_unique<Shadow>();
+  current_slot_->shadow->space = std::move(space);
+  current_slot_->shadow->instructions = hart_.state().instructions;
+  return current_slot_->shadow.get();
+}
+
+unsigned Mmu::end_shadow() {
+  current_slot_->shadow.reset();
+  return ++current_slot_->ended_shadows;
+}
+
+std::optional<Mmu::ShadowPage> Mmu::shadow_page(std::uint64_t gva) {
+  const auto found = walk(gva, Access::kRead, kUser, false);
+  if (!found) return std::nullopt;
+  const GuestPhysical page{align_down(found->gpa.value, kPageSize)};
+  bool whole = true;
+  if (ram(page, kPageSize) == nullptr || !pmp_allows(page, kPageSize, Access::kRead, kUser, &whole)) return std::nullopt;
+  const bool writable = found->writes && pmp_allows(page, kPageSize, Access::kWrite, kUser, &whole);
+  if (!whole) return std::nullopt;
+  return ShadowPage{{page, writable}, found->page_bytes};
+}
+
+void Mmu::verify_shadow() {
+  current_slot_->shadow->space->verify([this](std::uint64_t gva) -> std::optional<ShadowSpace::Page> {
+    const auto now = shadow_page(gva);
+    if (!now) return std::nullopt;
+    return now->page;
+  });
+}
+
+bool Mmu::enter_in_shadow(std::uint64_t gva) {
+  const auto now = shadow_page(gva);
+  return !now || current_slot_->shadow->space->enter(gva, now->page, now->guest_bytes);
 }
 
 std::byte* Mmu::ram(GuestPhysical gpa, unsigned bytes) const {
@@ -208,7 +272,7 @@ Mmu::Walk Mmu::end_of_walk(std::uint64_t value, unsigned offset_bits, std::uint6
           (value & pte::kG) != 0};
 }
 
-std::expected<Mmu::Walk, Trap> Mmu::walk(std::uint64_t gva, Access access, std::uint8_t privilege) {
+std::expected<Mmu::Walk, Trap> Mmu::walk(std::uint64_t gva, Access access, std::uint8_t privilege, bool may_update) {
   HartState& state = hart_.state();
   const unsigned mode = static_cast<unsigned>(bits(state.satp, 63, 60));
   if (privilege == kMachine || mode == kBare) {
@@ -273,7 +337,7 @@ std::expected<Mmu::Walk, Trap> Mmu::walk(std::uint64_t gva, Access access, std::
     }
 
     if ((value & wanted) != wanted) {
-      if ((state.menvcfg & envcfg::kAdue) == 0) return std::unexpected(fault);
+      if (!may_update || (state.menvcfg & envcfg::kAdue) == 0) return std::unexpected(fault);
       if (!pmp_allows(slot, 8, Access::kWrite, kSupervisor, &whole)) {
         return std::unexpected(Trap{access_fault(access), gva});
       }
@@ -313,7 +377,7 @@ std::expected<Mmu::Location, Trap> Mmu::locate(std::uint64_t gva, Access access,
     if (found->user || !found->global) current_->note_local_page(gva);
     insert(gva, page, access, pmp_open_ && found->reads, pmp_open_ && found->writes);
   }
-  return Location{found->gpa, page + (found->gpa.value & (kPageSize - 1))};
+  return Location{found->gpa, page + (found->gpa.value & (kPageSize - 1)), found->page_bytes};
 }
 
 std::optional<GuestPhysical> Mmu::look_up(std::uint64_t gva) const {

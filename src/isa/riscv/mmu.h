@@ -3,6 +3,9 @@
 // There is a context for each combination of address space, privilege and mstatus bits that the hart used
 // lately. Switching between them is a pointer change, so neither a system call nor a change of process flushes
 // anything, and a hit is one comparison.
+//
+// A program that runs for long can have its address space shadowed: its context keeps a ShadowSpace, in which an engine may
+// access what it has asked the Mmu to enter there.
 // Belongs to the hart's thread.
 #pragma once
 
@@ -11,10 +14,12 @@
 #include <expected>
 #include <memory>
 #include <optional>
+#include <vector>
 
 #include "isa/riscv/tlb.h"
 #include "isa/riscv/trap.h"
 #include "memory/address.h"
+#include "memory/shadow_space.h"
 
 namespace doppel::riscv {
 
@@ -38,6 +43,7 @@ class Mmu {
   struct Location {
     GuestPhysical gpa;
     std::byte* host;  // nullptr: not RAM
+    std::uint64_t page_bytes = kPageSize;  // of the guest's page
   };
   std::expected<Location, Trap> locate(std::uint64_t gva, Access access, unsigned bytes);
   std::expected<GuestPhysical, Trap> translate(std::uint64_t gva, Access access, unsigned bytes) {
@@ -45,6 +51,33 @@ class Mmu {
     if (!at) return std::unexpected(at.error());
     return at->gpa;
   }
+
+  // --- Shadowed programs.
+
+  struct Shadow {
+    std::unique_ptr<ShadowSpace> space;
+    std::shared_ptr<void> engine;     // what the engine keeps with it
+    // Fetches whose translations may have changed since the engine looked: of these addresses' pages, or all.
+    static constexpr std::size_t kMostSuspects = 256;
+    std::vector<std::uint64_t> fetch_suspects;
+    bool all_fetches_suspect = false;
+    std::uint64_t instructions = 0;   // of the hart, when it was made
+    std::uint64_t faults = 0;         // for the engine: accesses that were not entered
+    void suspect(const std::uint64_t* gva);  // nullptr: all
+  };
+  // Of the context in force; nullptr if it has none.
+  Shadow* shadow() { return current_slot_->shadow.get(); }
+  // Counts for the engine how long the context in force has been in use without one.
+  std::int64_t& unshadowed_time() { return current_slot_->unshadowed_time; }
+  // Makes one for the context in force; nullptr where that cannot be: it is no program's in an Sv39 address space, or the
+  // host refuses.
+  Shadow* make_shadow();
+  // Ends that of the context in force; gives how many that makes.
+  unsigned end_shadow();
+  // To be called before code runs in the shadow after a fence.
+  void verify_shadow();
+  // Enters the page of `gva`, if the program may access it without a change to its page table. False: the host refuses.
+  bool enter_in_shadow(std::uint64_t gva);
 
   // Where `gva` lies for a debugger: in the current mode, whatever the permissions, and without a trace.
   std::optional<GuestPhysical> look_up(std::uint64_t gva) const;
@@ -87,6 +120,14 @@ class Mmu {
     bool valid = false;
     std::uint64_t last_used = 0;
     std::unique_ptr<TlbContext, Discard> tlb;  // made when first needed
+    std::unique_ptr<Shadow> shadow;
+    std::int64_t unshadowed_time = 0;
+    unsigned ended_shadows = 0;
+    void forget() {
+      valid = false;
+      shadow.reset();
+      unshadowed_time = ended_shadows = 0;
+    }
   };
   struct Walk {
     GuestPhysical gpa;
@@ -97,10 +138,18 @@ class Mmu {
     bool global;  // in every address space
   };
   static constexpr unsigned kSlots = 16;
+  static constexpr unsigned kMostShadows = 4;
 
   Key key_now() const;
   void use(Slot& slot);
-  std::expected<Walk, Trap> walk(std::uint64_t gva, Access access, std::uint8_t privilege);
+  // `may_update`: sets A and D bits if need be; otherwise a page that lacks them is a fault.
+  std::expected<Walk, Trap> walk(std::uint64_t gva, Access access, std::uint8_t privilege, bool may_update = true);
+  // What a shadow may have of that page.
+  struct ShadowPage {
+    ShadowSpace::Page page;
+    std::uint64_t guest_bytes;
+  };
+  std::optional<ShadowPage> shadow_page(std::uint64_t gva);
   // Whether the page-table entry `value`, a leaf, lets its page be accessed so.
   bool permits(std::uint64_t value, Access access, std::uint8_t privilege) const;
   Walk end_of_walk(std::uint64_t value, unsigned offset_bits, std::uint64_t gva, std::uint8_t privilege) const;
