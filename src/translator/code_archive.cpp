@@ -28,10 +28,9 @@ namespace {
 constexpr std::uint64_t kFileMagic = 0x31'65'64'6f'63'70'6f'64;     // "dopcode1"
 constexpr std::uint64_t kSegmentMagic = 0x31'74'6e'65'6d'67'65'73;  // "segment1"
 constexpr std::size_t kMostSegments = 16;
-// A block or two more are not worth a write, each of which makes the file's index longer. The first ones that a process
-// has to translate cost it more than that.
-constexpr std::size_t kLeastAdded = 2;
-constexpr unsigned kAddedShare = 64;
+// A write makes the file's index longer, so what is but a small share of it is not worth one. Of a small program each block
+// is: its first translation takes a process longer than the write.
+constexpr unsigned kAddedShare = 256;
 
 struct FileHeader {
   std::uint64_t magic;
@@ -313,7 +312,7 @@ void CodeArchive::drop_added() {
 
 void CodeArchive::write() {
   const std::lock_guard lock(mutex_);
-  if (added_.size() < kLeastAdded + kept_ / kAddedShare) return;
+  if (added_.empty() || added_.size() < kept_ / kAddedShare) return;
   std::vector<Writing::Item> items;
   const auto take_added = [&] {
     for (const Entry& entry : added_) {

@@ -141,11 +141,15 @@ TEST_F(CodeArchiveTest, ManyRunsLeaveOneFile) {
   EXPECT_EQ(fs::status(file()).permissions(), fs::perms::owner_read | fs::perms::owner_write);
 }
 
-TEST_F(CodeArchiveTest, ABlockIsNotWorthAWriteButAFewAre) {
+TEST_F(CodeArchiveTest, ABlockIsWorthAWriteUnlessThereAreMany) {
   write(kPage, 1, "code");
-  EXPECT_TRUE(file().empty());
-  write(kPage, 3, "code");
   EXPECT_FALSE(file().empty());
+  write(kPage + 8, 600, "code");
+  const auto size = std::filesystem::file_size(file());
+  write(kPage + 4, 1, "code");
+  EXPECT_EQ(std::filesystem::file_size(file()), size);
+  write(kPage + 4, 3, "code");
+  EXPECT_GT(std::filesystem::file_size(file()), size);
 }
 
 TEST_F(CodeArchiveTest, TheParentWritesForItsChild) {
