@@ -132,7 +132,7 @@ Result<std::shared_ptr<CodeCache>> TranslatorEngine::make_cache(riscv::Hart& har
       lifter->lift(page, offset, block, limits, base);
     };
     guest.fetch = [user](std::uint64_t address, std::span<std::byte> into) { return fetch_code(*user, address, into); };
-    guest.recurs = [user](std::uint64_t address) { return user->is_of_file(address); };
+    guest.recurs = [user](std::uint64_t address) { return user->recurs(address); };
   } else if (shadow) {
     model = x64::MemoryModel::kShadow;
     guest.lift = [lifter](auto page, std::uint64_t base, unsigned offset, const auto& limits, ir::Block& block) {

@@ -99,7 +99,7 @@ class FlatMachine final : public riscv::UserSpace {
     if (access == riscv::Access::kFetch) return (rights & PROT_EXEC) != 0;
     return (rights & (access == riscv::Access::kRead ? PROT_READ : PROT_WRITE)) != 0;
   }
-  bool is_of_file(u64) const override { return true; }
+  bool recurs(u64) const override { return true; }
   void trap(riscv::Hart& hart, riscv::Trap trap, u64 epc) override {
     events_.push_back({trap.cause, trap.value, epc});
     const bool fetched = trap.cause != riscv::Exception::kInstructionPageFault &&

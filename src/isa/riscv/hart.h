@@ -57,8 +57,8 @@ class UserSpace {
   virtual const FlatMemory& flat() const = 0;
   // Whether the page of `gva`, anywhere at all, may be accessed so. Mmu::fence() or flush() must follow a change.
   virtual bool allows(std::uint64_t gva, Access access) const = 0;
-  // Whether what is mapped there comes from a file, so that another run will find the same.
-  virtual bool is_of_file(std::uint64_t gva) const = 0;
+  // Whether another run will find the same there, as it does what comes from a file.
+  virtual bool recurs(std::uint64_t gva) const = 0;
   // `trap` of the instruction at `epc`; state().pc must be where the hart goes on.
   virtual void trap(Hart& hart, Trap trap, std::uint64_t epc) = 0;
 };

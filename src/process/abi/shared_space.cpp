@@ -53,6 +53,10 @@ bool SharedSpace::allows(std::uint64_t gva, riscv::Access access) const {
   }
 }
 
+bool SharedSpace::recurs(std::uint64_t gva) const {
+  return space_->is_of_file(gva) || (vdso_ != nullptr && gva - vdso_->base() < kPageSize);
+}
+
 void SharedSpace::trap(riscv::Hart&, riscv::Trap trap, std::uint64_t epc) { GuestThread::current().trap(trap, epc); }
 
 std::optional<std::uint64_t> SharedSpace::keep_code(int folder, std::span<const std::byte> program) {

@@ -35,7 +35,7 @@ class SharedSpace final : public riscv::UserSpace {
 
   const FlatMemory& flat() const override { return space_->flat(); }
   bool allows(std::uint64_t gva, riscv::Access access) const override;
-  bool is_of_file(std::uint64_t gva) const override { return space_->is_of_file(gva); }
+  bool recurs(std::uint64_t gva) const override;
   void trap(riscv::Hart& hart, riscv::Trap trap, std::uint64_t epc) override;
 
   // As ProgramEngines's. `program` is what tells the program from others.
