@@ -142,6 +142,9 @@ Leaving evaluate(const Block& block, std::span<std::byte> state, Environment& en
       case Op::kCall:
         if (!environment.call(inst.imm)) return {.cause = Cause::kFault, .origin = inst.origin};
         break;
+      case Op::kUncount:
+        if ((a != 0) == (inst.detail == 0)) environment.uncount(immediate);
+        break;
       case Op::kFordered: {
         if (!is_nan(inst.type, a)) {
           value = a;

@@ -24,6 +24,8 @@ class Environment {
   virtual void fence() = 0;
   // Runs a helper, which may change the state. False if it leaves the block.
   virtual bool call(std::int64_t helper) = 0;
+  // The block counts so many guest instructions less.
+  virtual void uncount(std::uint64_t instructions) = 0;
   // The value of a floating-point operation that is not pure: it rounds and accrues flags.
   virtual std::uint64_t floating(const Inst& inst, const std::array<std::uint64_t, 3>& operands) = 0;
 };

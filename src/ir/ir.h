@@ -127,6 +127,8 @@ constexpr unsigned bytes_of(Type type) { return type == Type::kVoid ? 0 : type =
   X(kFflags, "fflags", kI64, 0, "L")                                                               \
   X(kFsetFlags, "fset_flags", kVoid, 1, "L") /* low five bits */                                   \
   X(kClock, "clock", kI64, 0, "")      /* what the engine's clock shows; anew each time */          \
+  /* operand 0 != 0: imm of the block's guest instructions have not run; detail 1: if it is 0 */                  \
+  X(kUncount, "uncount", kVoid, 1, "")                                                             \
   /* leaving: imm is the target's offset in bytes from the block's start */                        \
   X(kCall, "call", kVoid, 0, "LRW")    /* the engine runs the instruction at origin; detail: an Access as long */        \
   X(kExitIf, "exit_if", kVoid, 1, "L") /* operand 0 != 0: go to imm */                             \
@@ -176,7 +178,7 @@ enum class ExitKind : std::uint8_t { kGo, kStep, kCall };
 struct Inst {
   Op op = Op::kConst;
   Type type = Type::kVoid;
-  std::uint8_t detail = 0;  // Access of loads and stores, JumpHint of kExitTo, ExitKind of others
+  std::uint8_t detail = 0;  // Access of loads and stores, JumpHint of kExitTo, ExitKind of exits; others say
   std::uint16_t origin = 0;  // which guest instruction
   std::array<Value, 3> operands{kNone, kNone, kNone};
   std::int64_t imm = 0;

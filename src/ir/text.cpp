@@ -14,6 +14,7 @@ constexpr std::string_view kTypeNames[] = {"void", "i64", "f32", "f64"};
 constexpr std::string_view kAccessNames[] = {"i8", "i16", "i32", "i64", "u8", "u16", "u32", "f32", "f64"};
 constexpr std::string_view kAtomicNames[] = {"load", "swap", "add", "and", "or", "xor", "min", "max", "minu", "maxu"};
 constexpr std::string_view kHintNames[] = {"", "call", "return"};
+constexpr std::string_view kUncountNames[] = {"if", "unless"};
 constexpr std::string_view kExitKindNames[] = {"", "step", "call"};
 
 template <std::size_t N>
@@ -105,6 +106,7 @@ class Printer {
       case Op::kCompareSwap: add(" [%{}], %{}, %{}", a, b, c); break;
       case Op::kZero: add(" {}, [%{}]", inst.imm, a); break;
       case Op::kCall: add(" {}", inst.imm); break;
+      case Op::kUncount: add(" {}, {} %{}", inst.imm, name_in(kUncountNames, inst.detail), a); break;
       case Op::kExit: add(" {:+}", inst.imm); break;
       case Op::kExitIf: add(" %{}, {:+}", a, inst.imm); break;
       default:
@@ -325,6 +327,15 @@ class Parser {
         if (!helper) return fail("expected the number of a helper");
         inst.imm = *helper;
         return {};
+      }
+      case Op::kUncount: {
+        const auto number = scanner.take_unsigned_as<std::uint32_t>();
+        if (!number || !scanner.take(',')) return fail("expected how many instructions, and a comma");
+        inst.imm = *number;
+        const auto detail = index_in(kUncountNames, scanner.take_word());
+        if (!detail) return fail("expected if or unless");
+        inst.detail = *detail;
+        return operands(scanner, inst, 0, false);
       }
       case Op::kExit:
         if (auto parsed = target(scanner, inst); !parsed) return parsed;

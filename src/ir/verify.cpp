@@ -170,6 +170,11 @@ class Verifier {
         most = 4096;
         if ((inst.imm & (inst.imm - 1)) != 0) return fail("{} bytes are no power of two", inst.imm);
         break;
+      case Op::kUncount:
+        least = 1;
+        most = kMostInsts;
+        most_detail = 1;
+        break;
       case Op::kExitTo: most_detail = static_cast<unsigned>(JumpHint::kReturn); break;
       default: break;
     }

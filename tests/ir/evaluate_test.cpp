@@ -19,6 +19,7 @@ struct World : Environment {
   std::array<u64, 8> state{};
   std::array<u64, 8> memory{};
   unsigned fences = 0;
+  u64 uncounted = 0;
   bool helper_returns = true;
 
   std::optional<u64> load(Access access, u64 address) override {
@@ -37,6 +38,7 @@ struct World : Environment {
     state[0] = static_cast<u64>(helper);
     return helper_returns;
   }
+  void uncount(u64 instructions) override { uncounted += instructions; }
   u64 floating(const Inst& inst, const std::array<u64, 3>& operands) override {
     EXPECT_EQ(inst.op, Op::kFadd);
     EXPECT_EQ(inst.type, Type::kF64);

@@ -130,7 +130,12 @@ class RandomBlock {
   }
 
   void leave() {
-    switch (below(6)) {
+    switch (below(7)) {
+      case 4: {
+        const Value condition = with(below(2) == 0 ? Op::kEq : Op::kNe, any(Type::kI64), below(2));
+        builder_.emit(Op::kUncount, Type::kVoid, condition, kNone, kNone, 1 + below(3), detail_below(2));
+        break;
+      }
       case 3: {
         const std::uint64_t bytes = std::uint64_t{16} << below(9);
         builder_.emit(Op::kZero, Type::kVoid, with(Op::kAnd, any(Type::kI64), 0 - bytes), kNone, kNone,

@@ -40,6 +40,7 @@ class RecordingEnvironment : public Environment {
     state_[answer() % state_.size()] ^= static_cast<std::byte>(answer() >> 8);
     return !leaves;
   }
+  void uncount(std::uint64_t instructions) override { events_.push_back({Op::kUncount, instructions, 0, 0, 0}); }
   std::uint64_t floating(const Inst& inst, const std::array<std::uint64_t, 3>& operands) override {
     // Nothing can leave the block here, so the state need not be precise.
     events_.push_back({inst.op, operands[0], operands[1], operands[2], static_cast<std::uint64_t>(inst.type)});

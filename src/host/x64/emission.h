@@ -295,11 +295,13 @@ class Compiler::Emission {
 
   static x86::CondCode condition(Op op);
   void emit_flags(const Inst& inst);
-  // The host's flags say of the current value what a comparison with zero would.
-  void note_flags() {
-    flags_of_ = static_cast<Value>(now_);
+  // The host's flags say of the value what a comparison with zero would; or the comparison that it is, if that is fused.
+  void note_flags_of(Value value) {
+    flags_of_ = value;
     flags_at_ = a_.offset();
   }
+  void note_flags() { note_flags_of(static_cast<Value>(now_)); }
+  bool has_flags_of(Value value) const { return flags_of_ == value && flags_at_ == a_.offset(); }
 
   // The next instruction that emits code: constants emit none.
   const Inst* next_emitted() const;
@@ -308,6 +310,8 @@ class Compiler::Emission {
   bool feeds_next(Op op) const;
   // Likewise as either operand of an addition.
   bool is_added_next() const;
+  // True when all its uses are as what selections and uncounts decide by, with nothing but sets between.
+  bool feeds_choices() const;
   void keep_for_fused(const Inst& inst);
   void emit_compare(const Inst& inst);
 
@@ -316,6 +320,7 @@ class Compiler::Emission {
   x86::CondCode test_condition(Value value);
   void release_fused();
   void emit_select(const Inst& inst);
+  void emit_uncount(const Inst& inst);
   void emit_exit_if(const Inst& inst);
   void emit_exit(const Inst& inst);
   // Gives back the budget of the instructions after the first `retired`.

@@ -67,6 +67,7 @@ void Compiler::Emission::emit(const Inst& inst) {
     case Op::kGe:
     case Op::kGeu: return emit_compare(inst);
     case Op::kSelect: return emit_select(inst);
+    case Op::kUncount: return emit_uncount(inst);
     case Op::kLoad: return emit_load(inst);
     case Op::kStore: return emit_store(inst);
     case Op::kAtomic: return emit_atomic(inst);
@@ -596,7 +597,7 @@ void Compiler::Emission::emit_flags(const Inst& inst) {
     a_.cmp(left, *memory);
   } else if (is_imm32(b)) {
     if (constant(b) == 0) {
-      if (flags_of_ != a || flags_at_ != a_.offset()) a_.test(left, left);
+      if (!has_flags_of(a)) a_.test(left, left);
     } else {
       a_.cmp(left, static_cast<int>(constant(b)));
     }
@@ -624,15 +625,26 @@ bool Compiler::Emission::is_added_next() const {
   return next != nullptr && next->op == Op::kAdd && (next->operands[0] == now_ || next->operands[1] == now_);
 }
 
-// The consumer does the work, and must find the operands alive.
+bool Compiler::Emission::feeds_choices() const {
+  unsigned uses = 0;
+  for (std::size_t i = now_ + 1; i < block_->insts.size(); ++i) {
+    const Inst& next = block_->insts[i];
+    if (next.op == Op::kConst || next.op == Op::kSet) continue;
+    if ((next.op != Op::kSelect && next.op != Op::kUncount) || next.operands[0] != now_) break;
+    ++uses;
+  }
+  return uses != 0 && uses == use_count_[now_];
+}
+
+// The consumers do the work, and must find the operands alive.
 void Compiler::Emission::keep_for_fused(const Inst& inst) {
   for (const Value operand : inst.operands) {
-    if (operand != ir::kNone && last_use_[operand] == now_) last_use_[operand] = last_use_[now_];
+    if (operand != ir::kNone) last_use_[operand] = std::max(last_use_[operand], last_use_[now_]);
   }
 }
 
 void Compiler::Emission::emit_compare(const Inst& inst) {
-  if (feeds_next(Op::kExitIf) || feeds_next(Op::kSelect)) {
+  if (feeds_next(Op::kExitIf) || feeds_choices()) {
     fused_ = static_cast<Value>(now_);
     keep_for_fused(inst);
     return;
@@ -650,18 +662,21 @@ x86::CondCode Compiler::Emission::test_condition(Value value) {
       a_.cmp(state(compare.imm), 0);
       return x86::CondCode::kNE;
     }
-    emit_flags(compare);
+    if (!has_flags_of(value)) emit_flags(compare);
     for (const Value operand : compare.operands) {
       if (operand != ir::kNone && last_use_[operand] <= now_ && !is_operand_now(operand)) released_.push_back(operand);
     }
     return condition(compare.op);
   }
-  const x86::Gp reg = use(value, x86::rax);
-  a_.test(reg, reg);
+  if (!has_flags_of(value)) {
+    const x86::Gp reg = use(value, x86::rax);
+    a_.test(reg, reg);
+  }
   return x86::CondCode::kNE;
 }
 
 void Compiler::Emission::release_fused() {
+  if (fused_ != ir::kNone && last_use_[fused_] > now_) return;
   for (const Value operand : released_) release(operand);
   released_.clear();
   fused_ = ir::kNone;
@@ -671,12 +686,29 @@ void Compiler::Emission::emit_select(const Inst& inst) {
   const x86::CondCode code = test_condition(inst.operands[0]);
   // Moves keep the flags; so must constants, which therefore avoid XOR.
   const x86::Gp yes = use(inst.operands[1], x86::rcx);
-  move(x86::rax, inst.operands[2]);
-  a_.cmov(code, x86::rax, yes);
+  const x86::Gp no = use(inst.operands[2], x86::rax);
   release_fused();
-  // Three operands may fill all value registers: any of them may now make room for the result.
-  operands_read_ = true;
-  a_.mov(destination(), x86::rax);
+  if (std::ranges::all_of(value_of_, [this](Value value) { return value != ir::kNone && is_operand_now(value); })) {
+    // One of the operands has to make room for the result.
+    if (no != x86::rax) a_.mov(x86::rax, no);
+    a_.cmov(code, x86::rax, yes);
+    operands_read_ = true;
+    a_.mov(destination(), x86::rax);
+  } else if (const x86::Gp d = destination(); d == yes) {
+    a_.cmov(x86::negateCond(code), d, no);
+  } else {
+    if (d != no) a_.mov(d, no);
+    a_.cmov(code, d, yes);
+  }
+  note_flags_of(inst.operands[0]);
+}
+
+void Compiler::Emission::emit_uncount(const Inst& inst) {
+  const x86::CondCode code = test_condition(inst.operands[0]);
+  a_.lea(x86::rax, x86::ptr(kBudget, static_cast<int>(inst.imm)));
+  a_.cmov(inst.detail == 0 ? code : x86::negateCond(code), kBudget, x86::rax);
+  release_fused();
+  note_flags_of(inst.operands[0]);
 }
 
 }  // namespace doppel::x64

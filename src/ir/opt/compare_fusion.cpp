@@ -69,6 +69,7 @@ void compare_fusion(Block& block) {
         break;
       }
       case Op::kExitIf:
+      case Op::kUncount:
       case Op::kSelect:
         // The condition holds where it is not 0, which need not be asked.
         while (compares_with_zero(block, block.insts[inst.operands[0]], Op::kNe)) {
@@ -78,6 +79,10 @@ void compare_fusion(Block& block) {
         if (inst.op == Op::kSelect && compares_with_zero(block, block.insts[inst.operands[0]], Op::kEq)) {
           inst.operands[0] = block.insts[inst.operands[0]].operands[0];
           std::swap(inst.operands[1], inst.operands[2]);
+        }
+        if (inst.op == Op::kUncount && compares_with_zero(block, block.insts[inst.operands[0]], Op::kEq)) {
+          inst.operands[0] = block.insts[inst.operands[0]].operands[0];
+          inst.detail ^= 1;
         }
         break;
       default: break;
