@@ -17,6 +17,12 @@ namespace {
 constexpr std::uint64_t kNoAddress = 1;  // of an empty jump entry
 constexpr std::uint8_t kDecided = 255;    // of heat: there is a region, or there will be none
 constexpr std::uint8_t kSecondLook = 64;  // at a region, when it was found running so often
+// A branch goes both ways if neither is taken so many times as often as the other: else the host predicts it well enough.
+constexpr std::size_t kOneSided = 6;
+// What has to be seen for a decision, as parts and multiples of how often what is hot was found running: so often what
+// the branch jumps over, to say that it goes both ways; so often the block before, to say that it does not.
+constexpr unsigned kFewestSamples = 4;
+constexpr unsigned kMostSamples = 8;
 
 // The lifter's and the passes' work, checked in debug and sanitizer builds.
 void check([[maybe_unused]] const ir::Block& block) {
@@ -45,6 +51,14 @@ class Stopwatch {
 struct CodeCache::Page {
   std::uint64_t base = 0;
   std::unordered_map<unsigned, Block> blocks;  // by offset
+  struct Branch {
+    enum class State : std::uint8_t { kOpen, kBothWays, kOneWay };
+    ShortBranch at;
+    State state = State::kOpen;
+    unsigned head_samples = 0, side_samples = 0;
+    std::vector<unsigned> regions;  // that ask, by offset
+  };
+  std::map<unsigned, Branch> branches;         // by the offset of the block before
   bool loaded = false;                         // what the archive has for it
   std::uint64_t archived_at = 0;               // its address there, once that is so
   // What its bytes were, where memory may change without a word.
@@ -378,6 +392,7 @@ void CodeCache::drop_blocks(Page& page) {
     }
   }
   page.blocks.clear();
+  page.branches.clear();
   if (page.entries == nullptr) return;
   page.entries->code.fill(0);
   page.entries->runs.fill(0);
@@ -513,6 +528,7 @@ void CodeCache::note_running(std::uint64_t address, std::uint8_t hot_after) {
 }
 
 void CodeCache::note_running(Page& page, unsigned offset, std::uint8_t hot_after, std::uint64_t unfit) {
+  if (!page.branches.empty()) note_branches(page, offset, hot_after, unfit);
   const auto found = page.blocks.find(offset);
   if (found == page.blocks.end()) return;
   Block& block = found->second;
@@ -533,13 +549,53 @@ void CodeCache::note_running(Page& page, unsigned offset, std::uint8_t hot_after
   if (const auto code = translate(page, offset, true)) redirect(page, offset, block, *code);
 }
 
-bool CodeCache::make_region(Page& page, unsigned offset, Block& block, std::uint64_t unfit, bool last) {
+void CodeCache::note_branches(Page& page, unsigned offset, std::uint8_t hot_after, std::uint64_t unfit) {
+  using State = Page::Branch::State;
+  const unsigned fewest = std::max(hot_after / kFewestSamples, 1u);
+  const unsigned most = hot_after * kMostSamples;
+  std::vector<unsigned> regions;
+  for (auto& [head, branch] : page.branches) {
+    if (branch.state != State::kOpen) continue;
+    if (branch.at.side == offset) ++branch.side_samples;
+    if (head != offset) continue;
+    ++branch.head_samples;
+    // A block is found running in proportion to its length, too.
+    const std::size_t all = branch.head_samples * branch.at.side_instructions;
+    const std::size_t side = std::min(all, branch.side_samples * branch.at.head_instructions);
+    const std::size_t over = all - side;
+    const bool both_ways = branch.side_samples >= fewest && std::max(side, over) < kOneSided * std::min(side, over);
+    if (!both_ways && branch.head_samples < most) continue;
+    branch.state = both_ways ? State::kBothWays : State::kOneWay;
+    regions = std::move(branch.regions);
+  }
+  const Stopwatch stopwatch(statistics_.seconds);
+  for (const unsigned of : regions) {
+    const auto found = page.blocks.find(of);
+    if (found == page.blocks.end() || !found->second.has_open_branches) continue;
+    Block& block = found->second;
+    const bool slots_known = block.later_heat >= kSecondLook;
+    make_region(page, of, block, slots_known ? unfit : 0, slots_known);
+    if (slots_known) block.page_slots = 0;
+  }
+}
+
+bool CodeCache::make_region(Page& page, unsigned offset, Block& block, std::uint64_t unfit, bool slots_known) {
   const auto heat = [&page](unsigned of) {
     const auto other = page.blocks.find(of);
     return other == page.blocks.end() ? 0u : other->second.heat;
   };
   const std::span<const std::byte> bytes = source(page, 0, kPageSize + 2);
-  const std::optional<Region> region = form_region(bytes, page.base, offset, guest_.lift, compiler_.offsets(), heat);
+  bool has_open_branches = false;
+  const auto goes_both_ways = [&](const ShortBranch& at) {
+    Page::Branch& branch = page.branches.try_emplace(at.head, Page::Branch{.at = at, .regions = {}}).first->second;
+    if (branch.state == Page::Branch::State::kOpen) {
+      has_open_branches = true;
+      if (std::ranges::find(branch.regions, offset) == branch.regions.end()) branch.regions.push_back(offset);
+    }
+    return branch.state == Page::Branch::State::kBothWays;
+  };
+  const std::optional<Region> region =
+      form_region(bytes, page.base, offset, guest_.lift, compiler_.offsets(), {heat, goes_both_ways});
   if (!region) return false;
   for (const ir::Block& part : region->blocks) check(part);
   std::size_t first = offset, end = offset;
@@ -552,11 +608,12 @@ bool CodeCache::make_region(Page& page, unsigned offset, Block& block, std::uint
   const x64::EmittedCode emitted = compiler_.compile_region(region->parts, region->pins, unfit);
   const std::optional<std::uint32_t> at = add(page, {emitted.bytes, emitted.links, emitted.faults, &region->pins});
   if (!at) return true;
-  if (last || emitted.page_slots == 0) {
-    archive(page, offset, first, bytes.subspan(first, end - first), emitted, &region->pins, true);
+  if (slots_known || emitted.page_slots == 0) {
+    archive(page, offset, first, bytes.subspan(first, end - first), emitted, &region->pins, !has_open_branches);
   }
   redirect(page, offset, block, *at);
   block.page_slots = emitted.page_slots;
+  block.has_open_branches = has_open_branches;
   ++statistics_.regions;
   if (on_translation) {
     const ir::Block& head = region->blocks.front();

@@ -193,6 +193,7 @@ class CodeCache {
     std::uint32_t code = 0;
     std::uint8_t heat = 0;                // how often note_running() named it
     std::uint8_t later_heat = 0;          // likewise, once it was a region
+    bool has_open_branches = false;       // the region, of which nobody knows yet whether they go both ways
     std::uint64_t page_slots = 0;         // that the region uses
     std::vector<std::uint32_t> incoming;  // links to it, by index
   };
@@ -217,8 +218,12 @@ class CodeCache {
   std::optional<std::uint32_t> translate(Page& page, unsigned offset, bool final);
   void note_use(Page& page, std::size_t offset, std::size_t bytes);  // code was made of it
   void note_running(Page& page, unsigned offset, std::uint8_t hot_after, std::uint64_t unfit);
-  // Makes a region of the loop at `offset`, if there is one and room; gives whether there is. The `last` time it is kept.
-  bool make_region(Page& page, unsigned offset, Block& block, std::uint64_t unfit, bool last);
+  // Counts where code was found running, for branches that some region is to know about. Those that are decided by that
+  // have their regions made anew.
+  void note_branches(Page& page, unsigned offset, std::uint8_t hot_after, std::uint64_t unfit);
+  // Makes a region of the loop at `offset`, if there is one and room; gives whether there is. It is kept once it is known
+  // which of its page slots repay, for the time being if not yet how its branches go.
+  bool make_region(Page& page, unsigned offset, Block& block, std::uint64_t unfit, bool slots_known);
   void link(Block& block, const void* site);
   void link(Block& block, std::uint32_t site);  // by index
   // From now on whoever goes to the block comes to `code`.

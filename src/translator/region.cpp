@@ -5,6 +5,7 @@
 #include <map>
 #include <set>
 
+#include "ir/opt/if_conversion.h"
 #include "ir/opt/optimize.h"
 
 namespace doppel {
@@ -42,6 +43,63 @@ std::set<unsigned> reachable(const Graph& edges, unsigned from) {
   return seen;
 }
 
+using Blocks = std::map<unsigned, ir::Block>;  // by page offset
+
+bool too_long(const ir::Block& first, const ir::Block& second) {
+  return first.origins.size() + second.origins.size() > isa::BlockLimits::kMostInstructions;
+}
+
+// Branches over little code that go both ways become choices, where they lie in the loop.
+void convert_branches(Blocks& blocks, Graph& edges, const std::set<unsigned>& loop, const RegionProfile& profile) {
+  for (const unsigned offset : loop) {
+    const auto found = blocks.find(offset);
+    if (found == blocks.end()) continue;
+    ir::Block& block = found->second;
+    const auto side = blocks.find(offset + block.guest_bytes);
+    if (side == blocks.end() || too_long(block, side->second)) continue;
+    auto converted = ir::without_branch(block, side->second);
+    if (!converted) continue;
+    const ShortBranch branch{offset, side->first, block.origins.size(), side->second.origins.size()};
+    if (!profile.goes_both_ways(branch)) continue;
+    block = std::move(*converted);
+    edges[offset] = successors(block, offset);
+  }
+}
+
+// Blocks that only one other goes on with become part of it.
+void join_blocks(Blocks& blocks, Graph& edges, unsigned head) {
+  const std::set<unsigned> entered = reachable(edges, head);
+  std::map<unsigned, unsigned> ways;
+  for (const unsigned offset : entered) {
+    for (const unsigned target : edges[offset]) ++ways[target];
+  }
+  for (auto& [offset, block] : blocks) {
+    if (!entered.contains(offset)) continue;
+    for (;;) {
+      const unsigned end = offset + block.guest_bytes;
+      const auto next = blocks.find(end);
+      if (next == blocks.end() || end == head || ways[end] != 1 || too_long(block, next->second)) break;
+      auto joined = ir::joined(block, next->second);
+      if (!joined) break;
+      block = std::move(*joined);
+      edges[offset] = successors(block, offset);
+    }
+  }
+}
+
+// What control comes to from `head` and comes back from.
+std::set<unsigned> around(const Graph& edges, unsigned head) {
+  Graph backward;
+  for (const auto& [offset, to] : edges) {
+    for (const unsigned target : to) backward[target].push_back(offset);
+  }
+  const std::set<unsigned> after = reachable(edges, head);
+  const std::set<unsigned> before = reachable(backward, head);
+  std::set<unsigned> both;
+  std::ranges::set_intersection(after, before, std::inserter(both, both.end()));
+  return both;
+}
+
 // The most used of the guest's registers in [first, first + 8 * count).
 std::vector<std::uint32_t> most_used(const std::map<std::uint32_t, std::uint64_t>& uses, std::uint32_t first,
                                      unsigned count, unsigned most) {
@@ -77,10 +135,10 @@ std::vector<std::uint32_t> beside(std::vector<std::uint32_t> chosen, const std::
 
 std::optional<Region> form_region(std::span<const std::byte> page, std::uint64_t base, unsigned head,
                                   const LiftFunction& lift, const x64::StateOffsets& offsets,
-                                  const std::function<unsigned(unsigned)>& heat) {
+                                  const RegionProfile& profile) {
   const bool flat = offsets.memory != x64::MemoryModel::kPaged;
   // What is reachable from the head, in basic blocks.
-  Graph forward, backward;
+  Graph forward;
   isa::PageOffsets heads;
   std::vector<unsigned> open{head};
   ir::Block block;
@@ -97,30 +155,28 @@ std::optional<Region> form_region(std::span<const std::byte> page, std::uint64_t
     }
   }
   // Again, now that all places are known where one begins.
+  Blocks lifted;
   for (auto& [offset, to] : forward) {
-    lift(page, base, offset, {.at_branches = true, .heads = &heads}, block);
-    to = successors(block, offset);
-    for (const unsigned target : to) backward[target].push_back(offset);
+    lift(page, base, offset, {.at_branches = true, .heads = &heads}, lifted[offset]);
+    to = successors(lifted[offset], offset);
   }
-  const std::set<unsigned> after = reachable(forward, head);
-  const std::set<unsigned> before = reachable(backward, head);
-  std::vector<unsigned> members;
-  for (const auto& [offset, to] : forward) {
-    if (offset != head && after.contains(offset) && before.contains(offset)) members.push_back(offset);
+  convert_branches(lifted, forward, around(forward, head), profile);
+  join_blocks(lifted, forward, head);
+  std::vector<unsigned> members{head};
+  for (const unsigned offset : around(forward, head)) {
+    if (offset != head) members.push_back(offset);
   }
-  const bool loops = !members.empty() || std::ranges::find(forward[head], head) != forward[head].end();
+  const bool loops = members.size() > 1 || std::ranges::find(forward[head], head) != forward[head].end();
   if (!loops) return std::nullopt;
-  members.insert(members.begin(), head);
 
   Region region;
   std::map<std::uint32_t, std::uint64_t> uses;  // of state offsets, by weight
   for (const unsigned offset : members) {
-    ir::Block& member = region.blocks.emplace_back();
-    lift(page, base, offset, {.at_branches = true, .heads = &heads}, member);
+    ir::Block& member = region.blocks.emplace_back(std::move(lifted[offset]));
     ir::optimize(member);
     region.instructions += static_cast<unsigned>(member.origins.size());
     if (region.instructions > kMostInstructions) return std::nullopt;
-    const unsigned weight = 1 + 4 * heat(offset);
+    const unsigned weight = 1 + 4 * profile.heat(offset);
     region.parts.push_back({member, flat ? base + offset : offset});
     for (const ir::Inst& inst : member.insts) {
       if (inst.op == ir::Op::kGet || inst.op == ir::Op::kSet) uses[static_cast<std::uint32_t>(inst.imm)] += weight;

@@ -27,10 +27,22 @@ struct Region {
   unsigned instructions = 0;              // of the guest
 };
 
+// A branch at the end of `head` over little code, `side`: their page offsets and how many instructions they have.
+struct ShortBranch {
+  unsigned head, side;
+  std::size_t head_instructions, side_instructions;
+};
+
+// What is known of how a page's code runs.
+struct RegionProfile {
+  std::function<unsigned(unsigned offset)> heat;  // how often the block there was seen running
+  std::function<bool(const ShortBranch&)> goes_both_ways;
+};
+
 // The blocks from which control can come back to `head`, a page offset, without leaving the page, which lies at `base`.
-// `heat` says how often the block at an offset was seen running. None when `head` is in no loop.
+// None when `head` is in no loop. Branches that go both ways become choices where they can.
 std::optional<Region> form_region(std::span<const std::byte> page, std::uint64_t base, unsigned head,
                                   const LiftFunction& lift, const x64::StateOffsets& offsets,
-                                  const std::function<unsigned(unsigned)>& heat);
+                                  const RegionProfile& profile);
 
 }  // namespace doppel

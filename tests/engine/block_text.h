@@ -18,6 +18,7 @@
 #include "ir/opt/optimize.h"
 #include "ir/text.h"
 #include "isa/riscv/lift.h"
+#include "translator/region.h"
 
 namespace doppel::engine_test {
 
@@ -189,6 +190,23 @@ inline BlockText text_of_block(std::span<const std::byte> page, unsigned offset,
   text.optimized = block_text::print_ir(block);
   const x64::Compiler compiler(TranslatorEngine::state_offsets(), features);
   text.host = block_text::print_host(compiler.compile({block, offset}).bytes);
+  return text;
+}
+
+// Likewise the region of the loop at `offset`, in flat memory; all branches in it go both ways.
+inline BlockText text_of_loop(std::span<const std::byte> page, unsigned offset, const x64::HostFeatures& features) {
+  const auto lifter = std::make_shared<riscv::Lifter>(riscv::IsaConfig::rva22());
+  const auto lift = [&](auto bytes, std::uint64_t base, unsigned at, const auto& limits, ir::Block& block) {
+    lifter->lift(bytes, at, block, limits, base);
+  };
+  const RegionProfile profile{[](unsigned) { return 0u; }, [](const ShortBranch&) { return true; }};
+  const x64::Compiler compiler(TranslatorEngine::state_offsets(x64::MemoryModel::kFlat), features);
+  const auto region = form_region(page, 0, offset, lift, compiler.offsets(), profile);
+  if (!region) return {};
+  BlockText text;
+  text.instructions = region->instructions;
+  for (const ir::Block& block : region->blocks) text.optimized += block_text::print_ir(block);
+  text.host = block_text::print_host(compiler.compile_region(region->parts, region->pins).bytes);
   return text;
 }
 

@@ -5,6 +5,8 @@
 
 #include <gtest/gtest.h>
 
+#include <random>
+
 namespace doppel::engine_test {
 namespace {
 
@@ -116,6 +118,52 @@ TEST_P(FlatLockstep, CodeThatChanges) {
     const u64 before = machine->hart().state().x[10];
     for (const Scenario::Chunk& chunk : scenario.chunks) machine->run(chunk);
     EXPECT_EQ(machine->hart().state().x[10] - before, 100u * 101 / 2);
+  }
+}
+
+// A branch over a few operations, on registers with and without a place in the host's.
+std::string random_conditional(u64 seed) {
+  std::mt19937_64 random(seed);
+  const auto one_of = [&](auto... all) {
+    const std::array<std::string_view, sizeof...(all)> options{all...};
+    return options[random() % options.size()];
+  };
+  const auto r = [&] { return one_of("a0", "a2", "a3", "a4", "a5", "a7", "s2", "s5", "s6", "t3", "t4", "zero"); };
+  const auto rd = [&] { return one_of("a2", "a3", "a4", "a5", "a7", "s2", "s5", "s6", "t3", "t4"); };
+  const int bit = 1 << random() % 10;
+  std::string text = random() % 2 == 0
+                         ? fmt::format("andi t0, a0, {}; {} t0, zero, over", bit, one_of("beq", "bne"))
+                         : fmt::format("{} {}, {}, over", one_of("blt", "bge", "bltu", "bgeu"), one_of("a0", "t1"), r());
+  for (u64 i = 0, count = 1 + random() % 4; i < count; ++i) {
+    if (random() % 2 == 0) {
+      text += fmt::format("; {} {}, {}, {}", one_of("add", "subw", "xor", "sltu", "sra"), rd(), r(), r());
+    } else {
+      text += fmt::format("; {} {}, {}, {}", one_of("addi", "addiw", "slli", "srai", "andi"), rd(), r(), random() % 32);
+    }
+  }
+  return text;
+}
+
+// Branches over little code that go this way and that become choices, and all instructions are counted as before.
+TEST_P(FlatLockstep, BranchesThatGoBothWays) {
+  std::vector<std::string> conditionals{
+      "and t0, a0, a2; beq t0, zero, over; xor a4, a4, a0", "blt a3, a0, over; addi a3, a0, 0; add a4, a4, a1",
+      "bne a1, a2, over; sltu a1, a0, a3; addi zero, zero, 0",
+      "andi t0, a0, 2; bne t0, zero, next; subw a3, a3, a0; next: andi t0, a0, 4; beq t0, zero, over; srai a5, a0, 7"};
+  for (u64 seed = 0; seed < 20; ++seed) conditionals.push_back(random_conditional(seed));
+  for (const std::string& conditional : conditionals) {
+    Scenario scenario = ScenarioMaker(1).make(true, false);
+    // Bits in which no rule is to be seen; behind what is chosen a load that faults now and then.
+    const std::string source = fmt::format(
+        "addi a0, zero, 1; addi a2, zero, 16; addi t6, zero, 0; loop: slli t1, a0, 13; xor a0, a0, t1; srli t1, a0, 7; "
+        "xor a0, a0, t1; slli t1, a0, 17; xor a0, a0, t1; {}; over: addi t6, t6, 1; andi t2, t6, 511; bne t2, zero, more; "
+        "ld t2, 0(zero); more: bne a0, zero, loop; end: jal zero, end", conditional);
+    scenario.contents.load(kCode, riscv::test::assemble(source, kCode));
+    scenario.chunks.clear();
+    for (u64 i = 0; i < 60; ++i) scenario.chunks.push_back({.instructions = 600 + i, .interrupts = 0, .time = 0});
+    regions_ = 0;
+    ASSERT_EQ(compare(scenario, Machine::kEager, nullptr), "") << conditional;
+    EXPECT_GT(regions_, 0u);
   }
 }
 

@@ -55,21 +55,22 @@ void write_cases(const std::filesystem::path& path, const std::vector<Case>& cas
 }
 
 // A jump follows the instructions, for those that do not end a block by themselves.
-BlockText translate(const std::string& guest, const x64::HostFeatures& features) {
+using TextOf = BlockText (*)(std::span<const std::byte> page, unsigned offset, const x64::HostFeatures& features);
+BlockText translate(TextOf text_of, const std::string& guest, const x64::HostFeatures& features) {
   constexpr unsigned kOffset = 0x100;  // in the page: not special
   std::vector<std::byte> page(kPageSize);
   const std::vector<std::uint16_t> code = riscv::test::assemble(guest + "\njal zero, 0x200");
   std::memcpy(&page[kOffset], code.data(), 2 * code.size());
-  return text_of_block(page, kOffset, features);
+  return text_of(page, kOffset, features);
 }
 
-void check(std::string_view file, std::size_t least, const x64::HostFeatures& features) {
+void check(std::string_view file, std::size_t least, const x64::HostFeatures& features, TextOf text_of = text_of_block) {
   const std::filesystem::path path = std::filesystem::path(__FILE__).parent_path() / file;
   std::vector<Case> cases = read_cases(path);
   EXPECT_GE(cases.size(), least);
   const bool bless = std::getenv("DOPPEL_BLESS") != nullptr;
   for (Case& one : cases) {
-    const BlockText text = translate(one.guest, features);
+    const BlockText text = translate(text_of, one.guest, features);
     if (bless) {
       one.ir = text.optimized;
       one.host = text.host;
@@ -85,6 +86,8 @@ TEST(HostCode, OfAModernHost) {
   check("host_code.cases", 60,
         {.bmi2 = true, .lzcnt = true, .bmi1 = true, .popcnt = true, .fma = true, .avx = true, .segment_bases = true});
 }
+
+TEST(HostCode, OfLoops) { check("host_code_loops.cases", 4, {.bmi2 = true}, text_of_loop); }
 
 TEST(HostCode, OfTheOldestHost) { check("host_code_base.cases", 10, {}); }
 
