@@ -255,7 +255,8 @@ class Run(unittest.TestCase):
         copy = shutil.copy(DOPPEL, self.folder / "doppel")
         script = 'mount --bind "$1" /etc/subuid && mount --bind "$1" /etc/subgid || exit 99; shift; exec "$@"'
         command = ["unshare", "--mount", "--propagation", "private", "sh", "-c", script, "sh", self.folder / "ids"]
-        command += ["setpriv", "--reuid", "1000", "--regid", "1000", "--clear-groups", copy, "run", "--root", root, "/inside"]
+        command += ["setpriv", "--reuid", "1000", "--regid", "1000", "--clear-groups"]
+        command += [copy, "run", "--root", root, "/inside"]
         others = "0 0\nchown 0 5 6\nbecome 0 42 65534\n"
         alone = "0 0\nchown -1 0 0\nbecome -1 0 0\n"
         for ids, expected in ("1000:200000:70000\n", others), ("1001:200000:70000\n", alone):
