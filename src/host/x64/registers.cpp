@@ -46,7 +46,10 @@ void Compiler::Emission::emit_transfers() {
 }
 
 void Compiler::Emission::unpin() {
-  if (region_) a_.call(unpin_);
+  if (!region_) return;
+  // Nothing to do, often enough: short loops have the usual registers.
+  if (pins_.integer == o_.pinned && pins_.floating.empty()) return;
+  a_.call(unpin_);
 }
 
 void Compiler::Emission::find_last_uses() {
