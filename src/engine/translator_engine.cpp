@@ -66,7 +66,7 @@ x64::StateOffsets TranslatorEngine::state_offsets(x64::MemoryModel memory) {
   o.tlb_slots = offsetof(TlbContext, slots);
   o.tlb_slot_refills = offsetof(TlbContext, slot_refills);
   o.stack_pointer = riscv::state_offset::x(2);
-  o.jump_entries = CodeCache::kJumpEntries;
+  o.jump_mask = frame(offsetof(isa::CodeFrame, jump_mask));
   o.page_entries = offsetof(CodeCache::Entries, code);
   o.integer_registers = riscv::state_offset::x(0);
   o.integer_count = 32;
@@ -348,6 +348,7 @@ void TranslatorEngine::enter(Code& code, const std::byte* at) {
   if (in_use_ != &code) use(code);
   if (code.flat()) {
     state_.frame.tlb = code.runner.jumps();
+    state_.frame.jump_mask = (code.runner.jump_entries() - 1) << 1;
     if (!code.runner.begin(code.age)) {
       state_.frame.exit_reason = static_cast<std::uint64_t>(x64::ExitReason::kGo);
       return;

@@ -81,13 +81,7 @@ struct CodeCache::Page {
 // --- Runners.
 
 CodeCache::Runner::Runner(CodeCache& cache) : cache_(cache) {
-  if (cache.flat()) {
-    // Zeroed, and so not touched before it is used.
-    jumps_.reset(static_cast<JumpEntry*>(std::calloc(kJumpEntries, sizeof(JumpEntry))));
-    if (jumps_ == nullptr) throw std::bad_alloc();
-    // Address 0 is no entry's but the first one's.
-    jumps_.get()->address = kNoAddress;
-  }
+  if (cache.flat()) make_table(kFirstJumpEntries);
   const std::lock_guard lock(cache.mutex_);
   cache.runners_.push_back(this);
 }
@@ -95,6 +89,20 @@ CodeCache::Runner::Runner(CodeCache& cache) : cache_(cache) {
 CodeCache::Runner::~Runner() {
   const std::lock_guard lock(cache_.mutex_);
   std::erase(cache_.runners_, this);
+}
+
+void CodeCache::Runner::make_table(std::size_t entries) {
+  // Zeroed, and so not touched before it is used.
+  jumps_.reset(static_cast<JumpEntry*>(std::calloc(entries, sizeof(JumpEntry))));
+  if (jumps_ == nullptr) throw std::bad_alloc();
+  // Address 0 is no entry's but the first one's.
+  jumps_.get()->address = kNoAddress;
+  entries_ = entries;
+  misses_ = 0;
+}
+
+void CodeCache::Runner::note_miss() {
+  if (++misses_ > 2 * entries_ && entries_ < kMostJumpEntries) make_table(4 * entries_);
 }
 
 bool CodeCache::Runner::begin(std::uint64_t age) {
@@ -106,7 +114,7 @@ bool CodeCache::Runner::begin(std::uint64_t age) {
 
 void CodeCache::Runner::forget_jumps() {
   if (jumps_ == nullptr) return;
-  for (std::size_t i = 0; i < kJumpEntries; ++i) {
+  for (std::size_t i = 0; i < entries_; ++i) {
     JumpEntry& entry = jumps_.get()[i];
     if (entry.address != 0) std::atomic_ref(entry.address).store(kNoAddress, std::memory_order_relaxed);
   }
@@ -263,6 +271,8 @@ const std::byte* CodeCache::find(Runner& runner, std::uint64_t address, const vo
     if (is_cold(address)) return nullptr;
     if (page == nullptr) page = &page_at(align_down(address, kPageSize));
     if (source(*page, offset, 2).empty()) return nullptr;
+  } else if (site == nullptr) {
+    runner.note_miss();
   }
   const std::byte* code = find(*page, offset, site);
   if (code == nullptr) {

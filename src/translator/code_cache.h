@@ -56,7 +56,8 @@ class CodeCache {
     std::uint64_t address;
     const std::byte* code;
   };
-  static constexpr std::size_t kJumpEntries = 4096;
+  // A program that jumps to more places than the first table holds gets a larger one.
+  static constexpr std::size_t kFirstJumpEntries = 4096, kMostJumpEntries = 65536;
 
   struct Free {
     void operator()(void* memory) const { std::free(memory); }
@@ -71,17 +72,23 @@ class CodeCache {
     Runner& operator=(const Runner&) = delete;
 
     JumpEntry* jumps() { return jumps_.get(); }
+    std::size_t jump_entries() const { return entries_; }
     // Between these the cache is not cleared. false: it was since `age`, and code found then is gone.
     bool begin(std::uint64_t age);
     void end() { running_.store(false, std::memory_order_release); }
 
    private:
     friend class CodeCache;
-    JumpEntry& entry(std::uint64_t address) { return jumps_.get()[address / 2 % kJumpEntries]; }
+    JumpEntry& entry(std::uint64_t address) { return jumps_.get()[address / 2 % entries_]; }
     void forget_jumps();
+    void make_table(std::size_t entries);
+    // To be called when a jump's target was known to the cache, and had been to this vCPU perhaps.
+    void note_miss();
 
     CodeCache& cache_;
     std::unique_ptr<JumpEntry, Free> jumps_;
+    std::size_t entries_ = 0;
+    std::size_t misses_ = 0;  // since the table was made
     std::atomic<bool> running_{false};
   };
 

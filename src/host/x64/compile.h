@@ -68,7 +68,7 @@ struct StateOffsets {
   std::uint32_t stack_pointer;                   // state offset of the register that compilers address frames by
   // Where memory is not paged, `tlb` points to a table of {guest address, code} that jumps look up instead, indexed by
   // the address without its lowest bit.
-  std::uint32_t jump_entries;                    // a power of two
+  std::uint32_t jump_mask;                       // of isa::CodeFrame: those bits of the address
   std::uint32_t page_entries;  // in a page object: a 32-bit code offset for each halfword of the page
   std::vector<std::uint32_t> pinned;             // state offsets of the registers to keep in host registers
   // Where the guest's registers are: the first ones' offsets, 8 bytes each. Regions choose pins among them.

@@ -48,7 +48,7 @@ void emit_jump_to_rax(x86::Assembler& a, const StateOffsets& o, const HostFeatur
                       bool call) {
   if (o.memory == MemoryModel::kPaged) return emit_jump_by_tlb(a, o, features, miss, call);
   a.mov(x86::ecx, x86::eax);
-  a.and_(x86::ecx, static_cast<int>((o.jump_entries - 1) << 1));
+  a.and_(x86::ecx, state(o.jump_mask, 4));
   a.mov(x86::rdx, state(o.tlb));
   // An entry has 16 bytes, and addresses are even.
   a.cmp(x86::rax, x86::qword_ptr(x86::rdx, x86::rcx, 3));

@@ -10,7 +10,7 @@ namespace doppel::isa {
 
 struct CodeFrame {
   std::uint64_t page = 0;            // guest-virtual address of the page that the running block lies in
-  void* tlb = nullptr;               // the software TLB in force
+  void* tlb = nullptr;               // the software TLB in force; where memory is flat, the table of jumps
   const std::byte* code = nullptr;   // base of the code memory that block entries are relative to
   // Entry points that blocks reach through memory, which keeps their own code position-independent.
   const void* exit = nullptr;        // leaves to the dispatcher
@@ -30,6 +30,7 @@ struct CodeFrame {
   std::uint64_t floating_closed = 1;
   void* stack = nullptr;             // the host's stack pointer as the dispatcher left it
   std::array<std::uint64_t, 2> signs{std::uint64_t{1} << 63, std::uint64_t{1} << 31};  // of a double and of a single
+  std::uint64_t jump_mask = 0;       // the bits of a guest address by which its entry in the table of jumps is found
   std::uint64_t outside = 0;         // address bits that are not to be seen in a shadow (memory/shadow_space.h)
   // Where values of a block go that find no register. More than the longest block can keep alive.
   static constexpr unsigned kSlots = 512;
