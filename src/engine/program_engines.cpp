@@ -7,7 +7,7 @@ namespace doppel {
 
 // A program has no timer's interrupts to take: it may run for longer at a time than a machine's hart. A signal waits for
 // some 20 microseconds, and each instruction may be a call that takes 16 bytes of the host's stack (kProgramStackBytes).
-static constexpr TranslatorEngine::Options kOptions{.slice = 32768, .hot_after = 8};
+static constexpr TranslatorEngine::Options kOptions{.slice = 32768, .slices_a_sample = 1, .hot_after = 8};
 static_assert(kOptions.slice * 16 * 2 <= static_cast<std::int64_t>(kProgramStackBytes));
 
 // An interpreter that is known while it lives.

@@ -226,8 +226,9 @@ riscv::Exit TranslatorEngine::run(std::uint64_t budget) {
       continue;
     }
     // One slice: translated code comes back for links, jumps to untranslated code, and steps.
-    const auto slice =
-        static_cast<std::int64_t>(std::min<std::uint64_t>(options_.slice, end - state_.instructions));
+    const bool in_shadow = code.segment != nullptr;
+    const std::int64_t longest = options_.slice * (in_shadow ? options_.slices_a_sample : 1);
+    const auto slice = static_cast<std::int64_t>(std::min<std::uint64_t>(longest, end - state_.instructions));
     state_.frame.budget = slice;
     slice_end_ = state_.instructions + static_cast<std::uint64_t>(slice);
     enter(code, at);
@@ -249,13 +250,14 @@ riscv::Exit TranslatorEngine::run(std::uint64_t budget) {
         break;
       case x64::ExitReason::kSpent:
         // A block longer than what is left of the budget must not hang the loop.
+        ++slices_;
         if (state_.frame.budget == slice) {
           step();
-        } else {
+        } else if (in_shadow || slices_ % options_.slices_a_sample == 0) {
           note_running(code);
         }
         if (is_program()) break;
-        if (++slices_ % kSlicesARound == 0) mmu_.tlb().begin_round();
+        if (slices_ % kSlicesARound == 0) mmu_.tlb().begin_round();
         if (++mmu_.unshadowed_time() == options_.shadow_after) shadow();
         break;
       case x64::ExitReason::kGo:

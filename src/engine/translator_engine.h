@@ -17,8 +17,11 @@ class TranslatorEngine final : public Engine {
   struct Options {
     // How many instructions run before translated code looks for attention: bounds the latency of interrupts.
     std::int64_t slice = 8192;
-    // A loop is hot when this many slices ended at one of its blocks.
-    std::uint8_t hot_after = 16;
+    // Where every so many slices end is a sample of what runs. In a shadow they are one slice: programs that compute take
+    // interrupts as soon as process VMs take signals.
+    unsigned slices_a_sample = 4;
+    // A loop is hot when it was met by so many samples.
+    std::uint8_t hot_after = 8;
     // What has run no oftener than this is interpreted: most code of a boot runs a few times, and translating takes as
     // long as interpreting it a hundred times. For system VMs.
     std::uint8_t translate_after = 8;

@@ -16,7 +16,7 @@ namespace {
 
 constexpr std::uint64_t kNoAddress = 1;  // of an empty jump entry
 constexpr std::uint8_t kDecided = 255;    // of heat: there is a region, or there will be none
-constexpr std::uint8_t kSecondLook = 64;  // at a region, when it was found running so often
+constexpr std::uint8_t kSecondLook = 32;  // at a region, when it was found running so often
 // A branch goes both ways if neither is taken so many times as often as the other: else the host predicts it well enough.
 constexpr std::size_t kOneSided = 6;
 // What has to be seen for a decision, as parts and multiples of how often what is hot was found running: so often what
@@ -258,6 +258,11 @@ const std::byte* CodeCache::find(Entries& entries, unsigned offset, const void* 
 }
 
 const std::byte* CodeCache::find(Runner& runner, std::uint64_t address, const void* site, std::uint64_t& age) {
+  age = this->age();
+  // What this thread's code would find itself. Whoever drops code has emptied the entry.
+  if (JumpEntry& entry = runner.entry(address); site == nullptr && std::atomic_ref(entry.address).load() == address) {
+    return std::atomic_ref(entry.code).load();
+  }
   const std::lock_guard lock(mutex_);
   age = this->age();
   const unsigned offset = static_cast<unsigned>(address % kPageSize);
