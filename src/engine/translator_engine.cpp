@@ -241,11 +241,12 @@ riscv::Exit TranslatorEngine::run(std::uint64_t budget) {
         break;
       case x64::ExitReason::kStep:
         // Floating-point code that found the host closed runs once it is open.
-        if (fault_address_ == kNoFault && !floating_wanted_ && state_.host_can_compute() && computes(known_here())) {
+        if (fault_) {
+          step_faulted();
+        } else if (!floating_wanted_ && state_.host_can_compute() && computes(known_here())) {
           floating_wanted_ = true;
         } else {
           step();
-          if (fault_address_ != kNoFault) enter_faulted();
         }
         break;
       case x64::ExitReason::kSpent:
@@ -276,7 +277,10 @@ TranslatorEngine::Code& TranslatorEngine::code_now() {
   // Made by shadow(), as exactly this.
   Code& code = *static_cast<Code*>(shadow->engine.get());
   verify(*shadow, code);
-  return code;
+  if (awaited_.shadow != shadow) return code;
+  awaited_.shadow = nullptr;
+  enter(*shadow, awaited_.gva);
+  return mmu_.shadow() == nullptr ? code_ : code;
 }
 
 void TranslatorEngine::verify(riscv::Mmu::Shadow& shadow, Code& code) {
@@ -317,14 +321,21 @@ void TranslatorEngine::end_shadow() {
   mmu_.unshadowed_time() = -(std::int64_t{options_.shadow_after} * 4 << std::min(mmu_.end_shadow(), kLongest));
 }
 
-void TranslatorEngine::enter_faulted() {
-  const std::uint64_t address = std::exchange(fault_address_, kNoFault);
-  riscv::Mmu::Shadow* shadow = mmu_.shadow();
-  if (shadow == nullptr) return;  // the access trapped
-  const std::uint64_t gva = address - reinterpret_cast<std::uintptr_t>(shadow->space->base());
+void TranslatorEngine::step_faulted() {
+  const std::uint64_t gva = *std::exchange(fault_, std::nullopt);
+  riscv::Mmu::Shadow* const shadow = mmu_.shadow();
+  step();
+  if (mmu_.shadow() == shadow) {
+    enter(*shadow, gva);
+  } else {
+    awaited_ = {shadow, gva};
+  }
+}
+
+void TranslatorEngine::enter(riscv::Mmu::Shadow& shadow, std::uint64_t gva) {
   // An entry costs as much as some 10,000 instructions. Programs whose pages change all the time do not gain.
-  const std::uint64_t repaid = (state_.instructions - shadow->instructions) / kInstructionsAnEntry;
-  if (++shadow->faults > kEntriesAtFirst + repaid || !mmu_.enter_in_shadow(gva)) return end_shadow();
+  const std::uint64_t repaid = (state_.instructions - shadow.instructions) / kInstructionsAnEntry;
+  if (shadow.faults > kEntriesAtFirst + repaid || !mmu_.enter_in_shadow(gva)) return end_shadow();
   ++shadow_pages_;
 }
 
@@ -518,7 +529,9 @@ bool TranslatorEngine::recover_fault(ucontext_t& context) {
   self->state_.frame.exit_reason = static_cast<std::uint64_t>(x64::ExitReason::kStep);
   registers[REG_R15] += fault->point.unretired;
   registers[REG_RIP] = reinterpret_cast<greg_t>(cache.code() + cache.stubs().exit_spilled);
-  if (self->in_use_->segment != nullptr) self->fault_address_ = static_cast<std::uint64_t>(registers[REG_CR2]);
+  if (const std::byte* base = self->in_use_->segment; base != nullptr) {
+    self->fault_ = static_cast<std::uint64_t>(registers[REG_CR2]) - reinterpret_cast<std::uintptr_t>(base);
+  }
   return true;
 }
 

@@ -80,8 +80,9 @@ class TranslatorEngine final : public Engine {
   // The program in force has run for long: shadows it, if that can be.
   void shadow();
   void end_shadow();  // for some time: longer each time
-  // After a host fault in a shadow, and the step that did the access: enters the page there.
-  void enter_faulted();
+  // Does the access that faulted in the shadow in force, and enters its page.
+  void step_faulted();
+  void enter(riscv::Mmu::Shadow& shadow, std::uint64_t gva);
   void use(Code& code);  // has state_.frame lead to it
   // The code for state.pc, or nullptr when there is none to be had: the interpreter's turn. `site`, if any, is linked to it.
   const std::byte* find(Code& code, const void* site);
@@ -122,8 +123,13 @@ class TranslatorEngine final : public Engine {
   Code* in_use_ = nullptr;  // what state_.frame leads to
   std::vector<std::weak_ptr<Code>> shadows_;
   std::shared_ptr<TranslationLog> log_;  // may be null
-  std::uint64_t fault_address_ = kNoFault;  // of the host, by which translated code in a shadow came back
-  static constexpr std::uint64_t kNoFault = 0;
+  // The guest address of the host fault by which translated code in a shadow came back.
+  std::optional<std::uint64_t> fault_;
+  // Where the access trapped after that: when that shadow's program goes on, it will have a page there.
+  struct {
+    const riscv::Mmu::Shadow* shadow = nullptr;
+    std::uint64_t gva = 0;
+  } awaited_;
   bool floating_open_ = false;
   bool floating_wanted_ = false;  // by what runs next
   std::uint64_t slice_end_ = 0;  // state.instructions when the slice's budget is zero

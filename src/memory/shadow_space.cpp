@@ -3,6 +3,7 @@
 #include <sys/mman.h>
 
 #include <atomic>
+#include <cassert>
 #include <cstdlib>
 
 #include "base/bits.h"
@@ -42,37 +43,46 @@ std::uint64_t& ShadowSpace::entry_in(Piece& piece, std::uint64_t gva) {
   return piece.entries[(gva >> kPageShift) % kPagesAPiece];
 }
 
-int ShadowSpace::borders(std::uint64_t page_number) const {
-  const auto entry = [this](std::uint64_t number) {
-    Piece* piece = piece_of(number << kPageShift);
-    return piece == nullptr ? 0 : entry_in(*piece, number << kPageShift);
-  };
+int ShadowSpace::borders(std::uint64_t first_page, std::uint64_t pages) const {
   // The host makes one mapping of neighbours in its file with the same protection.
   const auto one = [](std::uint64_t left, std::uint64_t right) {
     return left == 0 || right == 0 ? left == right : left + kPageSize == right;
   };
-  const std::uint64_t here = entry(page_number);
-  return (one(entry(page_number - 1), here) ? 0 : 1) + (one(here, entry(page_number + 1)) ? 0 : 1);
+  const auto entry = [this](std::uint64_t page) {
+    Piece* piece = piece_of(page << kPageShift);
+    return piece == nullptr ? 0 : entry_in(*piece, page << kPageShift);
+  };
+  int count = 0;
+  std::uint64_t left = entry(first_page - 1);
+  for (std::uint64_t page = first_page; page <= first_page + pages; ++page) {
+    const std::uint64_t right = entry(page);
+    if (!one(left, right)) ++count;
+    left = right;
+  }
+  return count;
 }
 
-void ShadowSpace::set(Piece& piece, std::uint64_t gva, std::uint64_t entry) {
-  const std::uint64_t number = gva >> kPageShift;
-  const int before = borders(number);
-  entry_in(piece, gva) = entry;
-  const int change = borders(number) - before;
+void ShadowSpace::set(Piece& piece, std::uint64_t gva, std::uint64_t pages, std::uint64_t entry) {
+  const std::uint64_t first = gva >> kPageShift;
+  const int before = borders(first, pages);
+  for (std::uint64_t i = 0; i < pages; ++i) {
+    piece.entries[(first + i) % kPagesAPiece] = entry == 0 ? 0 : entry + (i << kPageShift);
+  }
+  const int change = borders(first, pages) - before;
   borders_ += change;
   borders_of_all.fetch_add(change, std::memory_order_relaxed);
 }
 
-bool ShadowSpace::enter(std::uint64_t gva, const Page& page, std::uint64_t guest_bytes) {
+bool ShadowSpace::enter(std::uint64_t gva, const Page& first, std::uint64_t bytes, std::uint64_t guest_bytes) {
   if (gva >= kBytes || borders_of_all.load(std::memory_order_relaxed) > kMostBorders) return false;
+  const std::uint64_t at = align_down(gva, kPageSize);
+  assert(bytes != 0 && at % kPieceBytes + bytes <= kPieceBytes);
+  if (!memory_.map_again(base() + at, first.gpa, bytes, first.writable)) return false;
   std::unique_ptr<Piece>& piece = pieces_[gva >> kPieceShift];
   if (piece == nullptr) piece = std::make_unique<Piece>();
   if (guest_bytes > kPageSize) piece->of_large_page = true;
-  if (guest_bytes > std::uint64_t{1} << kPieceShift) any_huge_ = true;
-  const std::uint64_t at = align_down(gva, kPageSize);
-  if (!memory_.map_again(base() + at, page.gpa, kPageSize, page.writable)) return false;
-  set(*piece, at, page.gpa.value | kPresent | (page.writable ? kWritable : 0));
+  if (guest_bytes > kPieceBytes) any_huge_ = true;
+  set(*piece, at, bytes >> kPageShift, first.gpa.value | kPresent | (first.writable ? kWritable : 0));
   return true;
 }
 
@@ -113,7 +123,7 @@ void ShadowSpace::verify_page(Piece& piece, std::uint64_t gva, const Look& look)
 }
 
 void ShadowSpace::remove(Piece& piece, std::uint64_t gva) {
-  set(piece, gva, 0);
+  set(piece, gva, 1, 0);
   if (removal_end_ != gva) {
     unmap_removed();
     removal_begin_ = gva;

@@ -28,6 +28,8 @@ class ShadowSpace {
   static constexpr std::uint64_t kBytes = std::uint64_t{1} << kAddressBits;
   // Before and behind the space nothing is mapped for so many bytes.
   static constexpr std::uint64_t kGuardBytes = std::uint64_t{4} << 20;
+  static constexpr unsigned kPieceShift = 21;
+  static constexpr std::uint64_t kPieceBytes = std::uint64_t{1} << kPieceShift;
 
   // nullptr where the host has no such range of addresses to give.
   static std::unique_ptr<ShadowSpace> create(const GuestMemory& memory);
@@ -43,8 +45,9 @@ class ShadowSpace {
     bool writable;
     friend bool operator==(const Page&, const Page&) = default;
   };
-  // Enters the page at `gva`, a piece of a guest page of `guest_bytes`. False if the host takes no more mappings.
-  bool enter(std::uint64_t gva, const Page& page, std::uint64_t guest_bytes);
+  // Enters the pages at [gva, gva + bytes), which lie in a piece of 2 MiB, one behind the other in RAM, and are of guest
+  // pages of `guest_bytes`. False if the host takes no more mappings, or that is not all RAM.
+  bool enter(std::uint64_t gva, const Page& first, std::uint64_t bytes, std::uint64_t guest_bytes);
 
   // The translation of `gva` may have changed, and with it that of its page, whatever its size.
   void suspect(std::uint64_t gva);
@@ -53,7 +56,6 @@ class ShadowSpace {
   void verify(const std::function<std::optional<Page>(std::uint64_t gva)>& look);
 
  private:
-  static constexpr unsigned kPieceShift = 21;
   static constexpr std::size_t kPagesAPiece = std::size_t{1} << (kPieceShift - kPageShift);
   static constexpr std::uint64_t kPresent = 1, kWritable = 2;
   // 2 MiB of the space.
@@ -63,11 +65,12 @@ class ShadowSpace {
   };
 
   explicit ShadowSpace(const GuestMemory& memory, std::byte* reserved) : memory_(memory), reserved_(reserved) {}
-  // How many borders between the host's mappings there are on either side of the page.
-  int borders(std::uint64_t page_number) const;
+  // How many borders between the host's mappings there are before, between and behind these pages.
+  int borders(std::uint64_t first_page, std::uint64_t pages) const;
   Piece* piece_of(std::uint64_t gva) const;
   static std::uint64_t& entry_in(Piece& piece, std::uint64_t gva);
-  void set(Piece& piece, std::uint64_t gva, std::uint64_t entry);
+  // `entry` is the first page's, and the others are like it; or 0 for all.
+  void set(Piece& piece, std::uint64_t gva, std::uint64_t pages, std::uint64_t entry);
   using Look = std::function<std::optional<Page>(std::uint64_t gva)>;
   void verify_page(Piece& piece, std::uint64_t gva, const Look& look);
   void verify_piece(std::uint64_t number, Piece& piece, const Look& look);

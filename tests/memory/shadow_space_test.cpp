@@ -49,8 +49,8 @@ using Page = ShadowSpace::Page;
 
 TEST_F(ShadowSpaceTest, HasWhatWasEntered) {
   EXPECT_EQ(read(0x10000), std::nullopt);
-  ASSERT_TRUE(space_->enter(0x10123, {page(3), false}, kPageSize));
-  ASSERT_TRUE(space_->enter(ShadowSpace::kBytes - 8, {page(4), true}, kPageSize));
+  ASSERT_TRUE(space_->enter(0x10123, {page(3), false}, kPageSize, kPageSize));
+  ASSERT_TRUE(space_->enter(ShadowSpace::kBytes - 8, {page(4), true}, kPageSize, kPageSize));
   EXPECT_EQ(read(0x10000), 3u);
   EXPECT_FALSE(write(0x10000, 9));
   EXPECT_EQ(read(0x11000), std::nullopt);
@@ -59,20 +59,20 @@ TEST_F(ShadowSpaceTest, HasWhatWasEntered) {
   EXPECT_EQ(memory_.load<std::uint64_t>(page(4)), 9u);
   EXPECT_EQ(read(ShadowSpace::kBytes), std::nullopt);
   // Once more, with other rights.
-  ASSERT_TRUE(space_->enter(0x10000, {page(3), true}, kPageSize));
+  ASSERT_TRUE(space_->enter(0x10000, {page(3), true}, kPageSize, kPageSize));
   EXPECT_TRUE(write(0x10000, 10));
 }
 
 TEST_F(ShadowSpaceTest, RefusesWhatIsNotThere) {
-  EXPECT_FALSE(space_->enter(ShadowSpace::kBytes, {page(0), true}, kPageSize));
-  EXPECT_FALSE(space_->enter(~std::uint64_t{0}, {page(0), true}, kPageSize));
-  EXPECT_FALSE(space_->enter(0, {page(kPages), true}, kPageSize));
+  EXPECT_FALSE(space_->enter(ShadowSpace::kBytes, {page(0), true}, kPageSize, kPageSize));
+  EXPECT_FALSE(space_->enter(~std::uint64_t{0}, {page(0), true}, kPageSize, kPageSize));
+  EXPECT_FALSE(space_->enter(0, {page(kPages), true}, kPageSize, kPageSize));
   EXPECT_EQ(read(0), std::nullopt);
 }
 
 TEST_F(ShadowSpaceTest, RemovesWhatChangedAndWasSuspected) {
   std::map<std::uint64_t, Page> tables{{0x1000, {page(1), true}}, {0x2000, {page(2), true}}, {0x3000, {page(3), true}}};
-  for (const auto& [gva, entry] : tables) ASSERT_TRUE(space_->enter(gva, entry, kPageSize));
+  for (const auto& [gva, entry] : tables) ASSERT_TRUE(space_->enter(gva, entry, kPageSize, kPageSize));
   const auto look = [&](std::uint64_t gva) -> std::optional<Page> {
     const auto found = tables.find(gva);
     return found == tables.end() ? std::nullopt : std::optional(found->second);
@@ -96,17 +96,30 @@ TEST_F(ShadowSpaceTest, RemovesWhatChangedAndWasSuspected) {
 TEST_F(ShadowSpaceTest, SuspectsAllOfLargePages) {
   const auto nothing = [](std::uint64_t) -> std::optional<Page> { return std::nullopt; };
   constexpr std::uint64_t kLarge = std::uint64_t{2} << 20, kHuge = std::uint64_t{1} << 30;
-  ASSERT_TRUE(space_->enter(kLarge, {page(1), true}, kLarge));
-  ASSERT_TRUE(space_->enter(4 * kLarge, {page(2), true}, kPageSize));
+  ASSERT_TRUE(space_->enter(kLarge, {page(1), true}, kPageSize, kLarge));
+  ASSERT_TRUE(space_->enter(4 * kLarge, {page(2), true}, kPageSize, kPageSize));
   space_->suspect(kLarge + 0x1f'f000);
   space_->suspect(4 * kLarge + kPageSize);
   space_->verify(nothing);
   EXPECT_EQ(read(kLarge), std::nullopt);
   EXPECT_EQ(read(4 * kLarge), 2u);
-  ASSERT_TRUE(space_->enter(kHuge, {page(3), true}, kHuge));
+  ASSERT_TRUE(space_->enter(kHuge, {page(3), true}, kPageSize, kHuge));
   space_->suspect(kHuge + kHuge / 2);
   space_->verify(nothing);
   EXPECT_EQ(read(kHuge), std::nullopt);
+}
+
+// Several at once lie one behind the other, and go one by one.
+TEST_F(ShadowSpaceTest, EntersRuns) {
+  ASSERT_TRUE(space_->enter(0x10000, {page(8), true}, 4 * kPageSize, kPageSize));
+  for (std::uint64_t i = 0; i < 4; ++i) EXPECT_EQ(read(0x10000 + i * kPageSize), 8 + i);
+  EXPECT_EQ(read(0x14000), std::nullopt);
+  space_->suspect(0x11000);
+  space_->verify([](std::uint64_t) -> std::optional<Page> { return std::nullopt; });
+  EXPECT_EQ(read(0x10000), 8u);
+  EXPECT_EQ(read(0x11000), std::nullopt);
+  EXPECT_EQ(read(0x12000), 10u);
+  EXPECT_FALSE(space_->enter(0x20000, {page(kPages - 1), true}, 2 * kPageSize, kPageSize)) << "the second is no RAM";
 }
 
 // Against a map that says what must be there, by chance.
@@ -118,7 +131,7 @@ TEST_F(ShadowSpaceTest, KeepsUpWithItsModel) {
     const std::uint64_t gva = address();
     if (random() % 4 != 0) {
       const Page entry{page(random() % 2 == 0 ? gva / kPageSize % kPages : random() % kPages), random() % 2 == 0};
-      ASSERT_TRUE(space_->enter(gva, entry, kPageSize));
+      ASSERT_TRUE(space_->enter(gva, entry, kPageSize, kPageSize));
       entered[gva] = entry;
     } else {
       for (unsigned i = 0; i < 8; ++i) {

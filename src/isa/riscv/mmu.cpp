@@ -19,6 +19,9 @@ constexpr std::uint64_t kPbmt = std::uint64_t{3} << 61, kN = std::uint64_t{1} <<
 constexpr std::uint64_t kReserved = std::uint64_t{0x7f} << 54;
 }  // namespace pte
 
+// Of programs' pages, how many are looked at together.
+constexpr std::uint64_t kShadowBlock = 16 * kPageSize;
+
 // satp.MODE values.
 constexpr unsigned kBare = 0, kSv39 = 8, kSv57 = 10;
 
@@ -196,8 +199,29 @@ void Mmu::verify_shadow() {
 }
 
 bool Mmu::enter_in_shadow(std::uint64_t gva) {
-  const auto now = shadow_page(gva);
-  return !now || current_slot_->shadow->space->enter(gva, now->page, now->guest_bytes);
+  const auto here = shadow_page(gva);
+  if (!here) return true;
+  ShadowSpace& space = *current_slot_->shadow->space;
+  ++current_slot_->shadow->faults;
+  // All of a large page, as far as that is one piece.
+  const std::uint64_t large = std::min(here->guest_bytes, ShadowSpace::kPieceBytes);
+  if (large > kPageSize && pmp_open_) {
+    const std::uint64_t first = align_down(gva, large);
+    const GuestPhysical gpa{here->page.gpa.value - (align_down(gva, kPageSize) - first)};
+    if (space.enter(first, {gpa, here->page.writable}, large, here->guest_bytes)) return true;
+  }
+  // Neighbours that were in use before, and lie beside it in RAM as well, come with it.
+  const std::uint64_t page = align_down(gva, kPageSize);
+  std::uint64_t begin = page, end = page + kPageSize;
+  const std::uint64_t block = align_down(page, kShadowBlock);
+  const auto joins = [&](std::uint64_t neighbour) {
+    const auto there = shadow_page(neighbour);
+    return there && there->page == ShadowSpace::Page{{here->page.gpa.value + neighbour - page}, here->page.writable};
+  };
+  while (begin > block && joins(begin - kPageSize)) begin -= kPageSize;
+  while (end < block + kShadowBlock && joins(end)) end += kPageSize;
+  const GuestPhysical gpa{here->page.gpa.value + begin - page};
+  return space.enter(begin, {gpa, here->page.writable}, end - begin, here->guest_bytes);
 }
 
 std::byte* Mmu::ram(GuestPhysical gpa, unsigned bytes) const {

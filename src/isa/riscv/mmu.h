@@ -62,7 +62,7 @@ class Mmu {
     std::vector<std::uint64_t> fetch_suspects;
     bool all_fetches_suspect = false;
     std::uint64_t instructions = 0;   // of the hart, when it was made
-    std::uint64_t faults = 0;         // for the engine: accesses that were not entered
+    std::uint64_t faults = 0;         // how often something was entered
     void suspect(const std::uint64_t* gva);  // nullptr: all
   };
   // Of the context in force; nullptr if it has none.
@@ -76,7 +76,7 @@ class Mmu {
   unsigned end_shadow();
   // To be called before code runs in the shadow after a fence.
   void verify_shadow();
-  // Enters the page of `gva`, if the program may access it without a change to its page table. False: the host refuses.
+  // Enters the page of `gva`, and perhaps more, if the program may access it without a change to its page table. False: the host refuses.
   bool enter_in_shadow(std::uint64_t gva);
 
   // Where `gva` lies for a debugger: in the current mode, whatever the permissions, and without a trace.
