@@ -1,5 +1,6 @@
 #include "engine/host_fault.h"
 
+#include <algorithm>
 #include <array>
 #include <mutex>
 
@@ -12,11 +13,12 @@ bool recover_guest_fault(int signal, ucontext_t& context) {
   return recover_guarded_access(signal, context) || TranslatorEngine::recover_fault(context);
 }
 
-static std::array<struct sigaction, 2> others;  // for SIGSEGV and SIGBUS
+static constexpr std::array kSignals{SIGSEGV, SIGBUS, SIGILL};
+static std::array<struct sigaction, kSignals.size()> others;
 
 static void handle_fault(int signal, siginfo_t* info, void* context) {
   if (recover_guest_fault(signal, *static_cast<ucontext_t*>(context))) return;
-  const struct sigaction& other = others[signal == SIGSEGV ? 0 : 1];
+  const struct sigaction& other = others[static_cast<std::size_t>(std::ranges::find(kSignals, signal) - kSignals.begin())];
   if ((other.sa_flags & SA_SIGINFO) != 0) return other.sa_sigaction(signal, info, context);
   if (other.sa_handler != SIG_DFL && other.sa_handler != SIG_IGN) return other.sa_handler(signal);
   // The instruction is tried again, and ends the process.
@@ -30,8 +32,7 @@ void take_host_faults() {
     action.sa_sigaction = handle_fault;
     action.sa_flags = SA_SIGINFO | SA_RESTART;
     sigemptyset(&action.sa_mask);
-    ::sigaction(SIGSEGV, &action, &others[0]);
-    ::sigaction(SIGBUS, &action, &others[1]);
+    for (std::size_t i = 0; i < kSignals.size(); ++i) ::sigaction(kSignals[i], &action, &others[i]);
   });
 }
 

@@ -30,6 +30,10 @@ constexpr unsigned kSlicesARound = 16;
 // How many pages may be entered in a shadow: at first, and after so many instructions one more.
 constexpr std::uint64_t kEntriesAtFirst = 16384, kInstructionsAnEntry = 50'000;
 
+// In one slice the stack pointer of a program does not get past what guards its shadow.
+constexpr std::int64_t kMostInShadow = ShadowSpace::kGuardBytes / 2 / x64::kStackStride;
+static_assert(ShadowSpace::kGuardBytes / 2 > 4 * x64::kShadowReach);
+
 // MXCSR: all exceptions masked, no flags.
 constexpr unsigned kMaskedExceptions = 0x1f80;
 constexpr unsigned kRoundingShift = 13;
@@ -227,7 +231,8 @@ riscv::Exit TranslatorEngine::run(std::uint64_t budget) {
     }
     // One slice: translated code comes back for links, jumps to untranslated code, and steps.
     const bool in_shadow = code.segment != nullptr;
-    const std::int64_t longest = options_.slice * (in_shadow ? options_.slices_a_sample : 1);
+    const std::int64_t longest =
+        in_shadow ? std::min(kMostInShadow, options_.slice * options_.slices_a_sample) : options_.slice;
     const auto slice = static_cast<std::int64_t>(std::min<std::uint64_t>(longest, end - state_.instructions));
     state_.frame.budget = slice;
     slice_end_ = state_.instructions + static_cast<std::uint64_t>(slice);
@@ -259,7 +264,7 @@ riscv::Exit TranslatorEngine::run(std::uint64_t budget) {
         }
         if (is_program()) break;
         if (slices_ % kSlicesARound == 0) mmu_.tlb().begin_round();
-        if (++mmu_.unshadowed_time() == options_.shadow_after) shadow();
+        if (mmu_.shadow() == nullptr && ++mmu_.unshadowed_time() == options_.shadow_after) shadow();
         break;
       case x64::ExitReason::kGo:
       case x64::ExitReason::kFault: break;
@@ -273,7 +278,7 @@ riscv::Exit TranslatorEngine::run(std::uint64_t budget) {
 TranslatorEngine::Code& TranslatorEngine::code_now() {
   riscv::Mmu::Shadow* shadow = mmu_.shadow();
   if (shadow == nullptr) return code_;
-  if (shadow->engine == nullptr) return code_;
+  if (shadow->engine == nullptr || !has_stack_in_shadow()) return code_;
   // Made by shadow(), as exactly this.
   Code& code = *static_cast<Code*>(shadow->engine.get());
   verify(*shadow, code);
@@ -529,7 +534,9 @@ bool TranslatorEngine::recover_fault(ucontext_t& context) {
   self->state_.frame.exit_reason = static_cast<std::uint64_t>(x64::ExitReason::kStep);
   registers[REG_R15] += fault->point.unretired;
   registers[REG_RIP] = reinterpret_cast<greg_t>(cache.code() + cache.stubs().exit_spilled);
-  if (const std::byte* base = self->in_use_->segment; base != nullptr) {
+  // An address outside of the shadow raises an invalid opcode instead.
+  constexpr greg_t kPageFault = 14;
+  if (const std::byte* base = self->in_use_->segment; base != nullptr && registers[REG_TRAPNO] == kPageFault) {
     self->fault_ = static_cast<std::uint64_t>(registers[REG_CR2]) - reinterpret_cast<std::uintptr_t>(base);
   }
   return true;
@@ -618,9 +625,10 @@ x64::SlowResult TranslatorEngine::slow_step(void*, std::uint64_t, std::uint64_t 
   self.step(static_cast<std::uint32_t>(raw));
   const bool retired = state.instructions != before;
   const bool in_sequence = retired && state.pc - pc <= 4 && state.pc != pc && self.mmu_.changes() == changes;
-  if (!in_sequence || self.hart_.attention()) {
+  const bool must_leave = self.hart_.attention() || (self.in_use_->segment != nullptr && !self.has_stack_in_shadow());
+  if (!in_sequence || must_leave) {
     state.frame.budget += x64::slow_unretired(access) - (retired ? 1 : 0);
-    if (self.hart_.attention()) return {0, Resume::kLeave};
+    if (must_leave) return {0, Resume::kLeave};
   }
   if (computing && in_sequence) self.open_floating();
   // Code in a shadow has no more to do with the TLB, and what it jumps to next is none of its own.

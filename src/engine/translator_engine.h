@@ -75,6 +75,11 @@ class TranslatorEngine final : public Engine {
   bool is_program() const { return hart_.env().user != nullptr; }
   // The code of what the hart runs now: that of its context's shadow, if it has one.
   Code& code_now();
+  // Whether the stack pointer is where code in a shadow takes it to be.
+  bool has_stack_in_shadow() const {
+    constexpr auto kReach = static_cast<std::uint64_t>(x64::kShadowReach);
+    return state_.x[2] + kReach < ShadowSpace::kBytes + 2 * kReach;
+  }
   // Makes code see that memory is what it was made of, after fences.
   void verify(riscv::Mmu::Shadow& shadow, Code& code);
   // The program in force has run for long: shadows it, if that can be.

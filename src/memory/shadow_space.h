@@ -27,7 +27,7 @@ class ShadowSpace {
   static constexpr unsigned kAddressBits = 38;
   static constexpr std::uint64_t kBytes = std::uint64_t{1} << kAddressBits;
   // Before and behind the space nothing is mapped for so many bytes.
-  static constexpr std::uint64_t kGuardBytes = std::uint64_t{4} << 20;
+  static constexpr std::uint64_t kGuardBytes = std::uint64_t{128} << 20;
   static constexpr unsigned kPieceShift = 21;
   static constexpr std::uint64_t kPieceBytes = std::uint64_t{1} << kPieceShift;
 

@@ -46,9 +46,11 @@ enum class MemoryModel : std::uint8_t {
   kShadow,   // likewise, if they have no bits of StateOffsets::outside; others are left to the interpreter
 };
 
-// How far from an address in a shadow accesses may go before that needs a check of its own: nothing of the host's is as
-// near to the segment.
+// How far from an address in a shadow accesses may go before that needs a check of its own.
 inline constexpr std::int64_t kShadowReach = 1 << 20;
+// Whoever enters code in a shadow sees to it that the stack pointer is within that reach. From there each instruction moves
+// it by so much at most, or is followed by a check: what is addressed by it needs none.
+inline constexpr std::int64_t kStackStride = 2048;
 
 // Byte offsets in the guest's flat state and in the tables that it points to.
 struct StateOffsets {

@@ -353,13 +353,25 @@ class Compiler::Emission {
   static constexpr std::uint64_t kPageSize = 4096;
 
   std::uint32_t packed(const Inst& inst) const;
-  // The host instruction that comes next makes the access of `inst` in flat memory.
-  void note_access(const Inst& inst);
+  // The host instruction that comes next makes the access of the guest instruction `origin` in flat memory, or faults in its
+  // place.
+  void note_access(unsigned origin);
   // Where the access of `inst` goes in flat memory; may need `scratch`.
   x86::Mem flat_location(const Inst& inst, std::int64_t offset, const x86::Gp& scratch);
   x86::Mem flat_at(const x86::Gp& base, std::int64_t offset) const;
   // In a shadow: whether an earlier access of the part has shown that the value, or one near it, is an address inside.
   bool is_inside(Value value, std::int64_t offset);
+  // The value that the other is made from by adding constants, and their sum; up to the first sum beyond the reach.
+  struct Root {
+    Value value;
+    std::int64_t offset;
+  };
+  Root root_of(Value value, std::int64_t offset) const;
+  bool is_stack_pointer(Value value) const {
+    return block_->insts[value].op == Op::kGet && block_->insts[value].imm == o_.stack_pointer;
+  }
+  // In a shadow, after a set: leaves if the stack pointer has gone astray.
+  void guard_stack_pointer(const Inst& inst);
   // Leaves the instruction that `inst` belongs to, which has had no effect yet, to the interpreter.
   Label leave_by_step(const Inst& inst);
 

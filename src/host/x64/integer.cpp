@@ -10,7 +10,9 @@ void Compiler::Emission::emit(const Inst& inst) {
   switch (inst.op) {
     case Op::kConst: where_[now_] = {Kind::kConstant, 0}; return;
     case Op::kGet: return emit_get(inst);
-    case Op::kSet: return emit_set(inst);
+    case Op::kSet:
+      emit_set(inst);
+      return guard_stack_pointer(inst);
     case Op::kAdd: return emit_add(inst);
     case Op::kSub: return two(inst, [this](auto&&... x) { a_.sub(x...); }, false);
     case Op::kAnd: two(inst, [this](auto&&... x) { a_.and_(x...); }, true); return note_flags();
@@ -141,6 +143,7 @@ bool Compiler::Emission::emit_or_in_place(const Inst& inst) {
   const Inst& set = block_->insts[write];
   if (combination.op != Op::kOr || combination.operands[0] != now_ || !is_imm32(combination.operands[1])) return false;
   if (set.op != Op::kSet || set.imm != inst.imm || set.operands[0] != combine) return false;
+  if (o_.memory == MemoryModel::kShadow && set.imm == o_.stack_pointer) return false;
   a_.or_(state(inst.imm), static_cast<int>(constant(combination.operands[1])));
   skipped_ = write + 1;
   return true;

@@ -23,10 +23,10 @@ std::uint32_t Compiler::Emission::packed(const Inst& inst) const {
   return pack_slow_access(inst.access(), static_cast<unsigned>(at), unretired_after(inst.origin));
 }
 
-void Compiler::Emission::note_access(const Inst& inst) {
+void Compiler::Emission::note_access(unsigned origin) {
   if (!flat()) return;
-  faults_.push_back({static_cast<std::uint32_t>(a_.offset()), unretired_after(inst.origin),
-                     address_of(block_->origins[inst.origin].offset)});
+  faults_.push_back({static_cast<std::uint32_t>(a_.offset()), unretired_after(origin),
+                     address_of(block_->origins[origin].offset)});
 }
 
 x86::Mem Compiler::Emission::flat_at(const x86::Gp& base, std::int64_t offset) const {
@@ -35,17 +35,39 @@ x86::Mem Compiler::Emission::flat_at(const x86::Gp& base, std::int64_t offset) c
   return at;
 }
 
-bool Compiler::Emission::is_inside(Value value, std::int64_t offset) {
-  // Values that differ by a constant are known by the one that the others are made from.
-  const auto near = [](std::int64_t distance) { return distance <= kShadowReach && distance >= -kShadowReach; };
-  while (near(offset) && block_->insts[value].op == Op::kAdd && is_constant(block_->insts[value].operands[1])) {
+static bool is_near(std::int64_t distance) { return distance <= kShadowReach && distance >= -kShadowReach; }
+
+Compiler::Emission::Root Compiler::Emission::root_of(Value value, std::int64_t offset) const {
+  while (is_near(offset) && block_->insts[value].op == Op::kAdd && is_constant(block_->insts[value].operands[1])) {
     offset += constant(block_->insts[value].operands[1]);
     value = block_->insts[value].operands[0];
   }
-  if (!near(offset)) return false;
-  if (std::ranges::find(inside_, value) != inside_.end()) return true;
-  inside_.push_back(value);
+  return {value, offset};
+}
+
+bool Compiler::Emission::is_inside(Value value, std::int64_t offset) {
+  const Root root = root_of(value, offset);
+  if (!is_near(root.offset)) return false;
+  if (is_stack_pointer(root.value) || std::ranges::find(inside_, root.value) != inside_.end()) return true;
+  inside_.push_back(root.value);
   return false;
+}
+
+void Compiler::Emission::guard_stack_pointer(const Inst& inst) {
+  if (o_.memory != MemoryModel::kShadow || inst.imm != o_.stack_pointer) return;
+  const Root root = root_of(inst.operands[0], 0);
+  if (is_stack_pointer(root.value) && root.offset <= kStackStride && root.offset >= -kStackStride) return;
+  const auto pin = pinned(inst.imm);
+  if (!pin) a_.mov(x86::rax, state(inst.imm));
+  a_.test(state(o_.outside), pin ? kPins[*pin] : x86::Gp(x86::rax));
+  const Label out = a_.newLabel();
+  a_.jnz(out);
+  later([this, out, retired = inst.origin + 1u] {
+    a_.bind(out);
+    refund(retired);
+    const bool last = retired == block_->origins.size();
+    leave(ExitReason::kGo, address_of(last ? block_->guest_bytes : block_->origins[retired].offset));
+  });
 }
 
 x86::Mem Compiler::Emission::flat_location(const Inst& inst, std::int64_t offset, const x86::Gp& scratch) {
@@ -57,8 +79,15 @@ x86::Mem Compiler::Emission::flat_location(const Inst& inst, std::int64_t offset
     base = scratch;
     offset = 0;
   }
+  // What is no address inside is as rare as what has no page, and found in the same way.
+  const Label out = a_.newLabel();
   a_.test(state(o_.outside), base);
-  a_.jnz(leave_by_step(inst));
+  a_.jnz(out);
+  later([this, out, origin = inst.origin] {
+    a_.bind(out);
+    note_access(origin);
+    a_.ud2();
+  });
   return flat_at(base, offset);
 }
 
@@ -381,11 +410,11 @@ void Compiler::Emission::emit_atomic(const Inst& inst) {
   const x86::Gp rax = sized(x86::rax);
   const x86::Gp rdx = sized(x86::rdx);
   if (op == ir::AtomicOp::kLoad) {
-    note_access(inst);
+    note_access(inst.origin);
     a_.mov(rax, at);
   } else if (op == ir::AtomicOp::kSwap || op == ir::AtomicOp::kAdd) {
     move(x86::rax, inst.operands[1]);
-    note_access(inst);
+    note_access(inst.origin);
     if (op == ir::AtomicOp::kSwap) {
       a_.xchg(at, rax);
     } else {
@@ -404,7 +433,7 @@ void Compiler::Emission::emit_atomic(const Inst& inst) {
       a_.mov(slot(lent), use(operand, x86::rdx));
     }
     const auto with_operand = [&](auto emit) { held ? emit(*held) : emit(kept); };
-    note_access(inst);
+    note_access(inst.origin);
     a_.mov(rax, at);
     const Label again = a_.newLabel();
     a_.bind(again);
@@ -425,7 +454,7 @@ void Compiler::Emission::emit_atomic(const Inst& inst) {
         break;
       }
     }
-    note_access(inst);
+    note_access(inst.origin);
     a_.lock().cmpxchg(at, rdx);
     a_.jne(again);
     slot_used_[lent] = false;
@@ -443,7 +472,7 @@ void Compiler::Emission::emit_compare_swap(const Inst& inst) {
   const x86::Mem at = atomic_location(inst, false);
   move(x86::rax, inst.operands[1]);
   const x86::Gp next = use(inst.operands[2], x86::rdx);
-  note_access(inst);
+  note_access(inst.origin);
   a_.lock().cmpxchg(at, wide ? x86::Gp(next) : x86::Gp(next.r32()));
   a_.sete(x86::al);
   a_.movzx(x86::eax, x86::al);
@@ -455,7 +484,7 @@ void Compiler::Emission::emit_zero(const Inst& inst) {
     x86::Mem at = flat_location(inst, 0, x86::rax);
     a_.xorps(x86::xmm0, x86::xmm0);
     for (int done = 0; done < inst.imm; done += 16) {
-      note_access(inst);
+      note_access(inst.origin);
       a_.movaps(at, x86::xmm0);
       at.addOffset(16);
     }
@@ -492,11 +521,11 @@ void Compiler::Emission::emit_load(const Inst& inst) {
     const x86::Mem at = flat_location(inst, inst.imm, x86::rax);
     if (inst.type != Type::kI64) {
       const x86::Xmm d = destination_xmm();
-      note_access(inst);
+      note_access(inst.origin);
       return load_from(at, d, inst.access());
     }
     const x86::Gp d = destination();
-    note_access(inst);
+    note_access(inst.origin);
     return load_from(at, d, inst.access());
   }
   const Label slow = a_.newLabel();
@@ -538,17 +567,17 @@ void Compiler::Emission::emit_store(const Inst& inst) {
     x86::Mem at = flat_location(inst, inst.imm, x86::rax);
     if (block_->insts[value].type != Type::kI64) {
       const x86::Xmm from = use_xmm(value, x86::xmm0);
-      note_access(inst);
+      note_access(inst.origin);
       return store_to(at, from, inst.access());
     }
     if (is_imm32(value)) {
       at.setSize(ir::bytes_of(inst.access()));
-      note_access(inst);
+      note_access(inst.origin);
       a_.mov(at, Imm(narrowed(constant(value), inst.access())));
       return;
     }
     const x86::Gp from = use(value, x86::rdx);
-    note_access(inst);
+    note_access(inst.origin);
     return store_to(at, from, inst.access());
   }
   const Label slow = a_.newLabel();
