@@ -30,6 +30,7 @@ _doppel() {
     case $previous in
     --firmware) mapfile -t COMPREPLY < <(compgen -f -W 'builtin none' -- "$current") ;;
     --kernel | --initrd | --dtb | --disk | --gdb | --log) mapfile -t COMPREPLY < <(compgen -f -- "$current") ;;
+    --address-bits) mapfile -t COMPREPLY < <(compgen -W '39 48 57' -- "$current") ;;
     --net) mapfile -t COMPREPLY < <(compgen -W 'user none' -- "$current") ;;
     --console | --virtio-console) mapfile -t COMPREPLY < <(compgen -W 'stdio none file= unix=' -- "$current") ;;
     --engine) mapfile -t COMPREPLY < <(compgen -W 'translate interpret' -- "$current") ;;
@@ -37,7 +38,7 @@ _doppel() {
     --name | --memory | --harts | --append | --timeout | --trace) ;;
     *)
         case $current in
-        -*) mapfile -t COMPREPLY < <(compgen -W '--help --name --memory --harts --kernel --initrd --append --dtb
+        -*) mapfile -t COMPREPLY < <(compgen -W '--help --name --memory --harts --address-bits --kernel --initrd --append --dtb
             --firmware --disk --net --console --virtio-console --engine --gdb --timeout --stats --trace --log --log-level
             --perf-map' -- "$current") ;;
         *) mapfile -t COMPREPLY < <(compgen -f -X '!*.toml' -- "$current") ;;

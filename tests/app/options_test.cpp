@@ -90,7 +90,8 @@ TEST_F(OptionsTest, DiskAloneBootsItself) {
 }
 
 TEST_F(OptionsTest, GivenKernelComesAlone) {
-  const BootOptions options = boot({"--kernel", "k", "--append", "a b", "--harts", "3", "--memory", "64M"});
+  const BootOptions options = boot({"--kernel", "k", "--append", "a b", "--harts", "3", "--memory", "64M", "--address-bits", "48"});
+  EXPECT_EQ(options.machine.address_bits, 48u);
   EXPECT_EQ(options.machine.boot.kernel, "k");
   EXPECT_EQ(options.machine.boot.initrd, "");
   EXPECT_EQ(options.machine.boot.append, "a b");
@@ -176,6 +177,7 @@ TEST_F(OptionsTest, Mistakes) {
   EXPECT_THAT(refusal({"--memory", "4K"}), HasSubstr("between 1M and 1T"));
   EXPECT_THAT(refusal({"--memory", "2097153"}), HasSubstr("no multiple of 4K"));
   EXPECT_THAT(refusal({"--harts", "0"}), HasSubstr("1 to 64"));
+  EXPECT_THAT(refusal({"--address-bits", "40"}), HasSubstr("39, 48, 57"));
   EXPECT_THAT(refusal({"--harts", "65"}), HasSubstr("1 to 64"));
   EXPECT_THAT(refusal({"--timeout", "-1"}), HasSubstr("--timeout"));
   EXPECT_THAT(refusal({"--timeout", "nan"}), HasSubstr("--timeout"));
