@@ -30,6 +30,9 @@ constexpr unsigned kSlicesARound = 16;
 // How many pages may be entered in a shadow: at first, and after so many instructions one more.
 constexpr std::uint64_t kEntriesAtFirst = 16384, kInstructionsAnEntry = 50'000;
 
+// How many instructions a visit to a shadow must have on average, when it was there for so many.
+constexpr std::uint64_t kInstructionsAVisit = 500, kInstructionsAtFirst = 5'000'000;
+
 // In one slice the stack pointer of a program does not get past what guards its shadow.
 constexpr std::int64_t kMostInShadow = ShadowSpace::kGuardBytes / 2 / x64::kStackStride;
 static_assert(ShadowSpace::kGuardBytes / 2 > 4 * x64::kShadowReach);
@@ -128,7 +131,7 @@ Result<std::shared_ptr<CodeCache>> TranslatorEngine::make_cache(riscv::Hart& har
   const x64::HostFeatures features = x64::HostFeatures::detect();
   auto model = x64::MemoryModel::kPaged;
   const auto lifter = std::make_shared<riscv::Lifter>(
-      hart.isa(), riscv::LiftOptions{.fused_multiply_add = features.fma});
+      hart.isa(), riscv::LiftOptions{.fused_multiply_add = features.fma, .open = hart.env().user != nullptr});
   CodeCache::Guest guest;
   if (riscv::UserSpace* user = hart.env().user; user != nullptr) {
     model = user->flat().base == nullptr ? x64::MemoryModel::kFlat : x64::MemoryModel::kSegment;
@@ -189,7 +192,9 @@ TranslatorEngine::TranslatorEngine(riscv::Hart& hart, std::shared_ptr<CodeCache>
     } else {
       code_.cache->expect_changes();
       // A program's own fence: what it runs next is in the shadow, too.
-      if (mmu_.shadow() != nullptr) code_now();
+      if (riscv::Mmu::Shadow* shadow = mmu_.shadow(); shadow != nullptr && shadow->engine != nullptr) {
+        verify(*shadow, code_of(*shadow));
+      }
     }
   };
 }
@@ -238,6 +243,7 @@ riscv::Exit TranslatorEngine::run(std::uint64_t budget) {
     slice_end_ = state_.instructions + static_cast<std::uint64_t>(slice);
     enter(code, at);
     state_.instructions = slice_end_ - static_cast<std::uint64_t>(state_.frame.budget);
+    code.instructions += static_cast<std::uint64_t>(slice - state_.frame.budget);
 
     switch (static_cast<x64::ExitReason>(state_.frame.exit_reason)) {
       case x64::ExitReason::kLink:
@@ -279,8 +285,12 @@ TranslatorEngine::Code& TranslatorEngine::code_now() {
   riscv::Mmu::Shadow* shadow = mmu_.shadow();
   if (shadow == nullptr) return code_;
   if (shadow->engine == nullptr || !has_stack_in_shadow()) return code_;
-  // Made by shadow(), as exactly this.
-  Code& code = *static_cast<Code*>(shadow->engine.get());
+  Code& code = code_of(*shadow);
+  // Between two traps code in a shadow must gain what it costs to go there and back.
+  if (code.visits * kInstructionsAVisit > kInstructionsAtFirst + code.instructions) {
+    end_shadow();
+    return code_;
+  }
   verify(*shadow, code);
   if (awaited_.shadow != shadow) return code;
   awaited_.shadow = nullptr;
@@ -363,7 +373,10 @@ void TranslatorEngine::use(Code& code) {
 }
 
 void TranslatorEngine::enter(Code& code, const std::byte* at) {
-  if (in_use_ != &code) use(code);
+  if (in_use_ != &code) {
+    use(code);
+    ++code.visits;
+  }
   if (code.flat()) {
     state_.frame.tlb = code.runner.jumps();
     state_.frame.jump_mask = (code.runner.jump_entries() - 1) << 1;
@@ -495,7 +508,7 @@ void TranslatorEngine::step() { step(known_here()); }
 void TranslatorEngine::step(std::uint32_t raw) {
   // System calls are what programs leave translated code for.
   constexpr std::uint32_t kEcall = 0x73;
-  if (is_program() && raw == kEcall && state_.pc % kPageSize + 4 <= kPageSize) {
+  if (raw == kEcall && state_.privilege == riscv::Privilege::kUser && state_.pc % kPageSize + 4 <= kPageSize) {
     return hart_.take_trap({riscv::Exception::kUserCall}, state_.pc);
   }
   ++steps_;

@@ -70,9 +70,13 @@ class TranslatorEngine final : public Engine {
     const std::byte* const segment;   // the base of the GS segment, in a shadow
     EngineStatistics* const last;     // what it has counted is added there in the end
     std::uint64_t age = 0;            // of the cache when find() last gave code
+    std::uint64_t visits = 0;         // how often it was entered after other code
+    std::uint64_t instructions = 0;   // that ran there
     std::uint64_t fences_seen = 0;    // in a shadow: FENCE.I, up to the last comparison with memory
   };
   bool is_program() const { return hart_.env().user != nullptr; }
+  // Made by shadow(), as exactly this.
+  static Code& code_of(riscv::Mmu::Shadow& shadow) { return *static_cast<Code*>(shadow.engine.get()); }
   // The code of what the hart runs now: that of its context's shadow, if it has one.
   Code& code_now();
   // Whether the stack pointer is where code in a shadow takes it to be.

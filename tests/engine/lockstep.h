@@ -80,8 +80,9 @@ inline std::string explain(const Scenario& scenario, const TranslatorEngine::Opt
     const u64 middle = equal + (different - equal) / 2;
     (differ_after(middle).empty() ? equal : different) = middle;
   }
-  std::string text = fmt::format("chunk {} differs after {} of {} instructions; the last of them:\n", index, different,
-                                 scenario.chunks[index].instructions);
+  std::string text = fmt::format("chunk {} differs after {} of {} instructions, with slices of {}{}; the last of them:\n",
+                                 index, different, scenario.chunks[index].instructions, options.slice,
+                                 options.shadow_after == 1 ? " and shadows" : "");
 
   Machine reference(EngineKind::kInterpret, scenario.contents);
   const auto begin_chunk = [&](std::size_t i) {

@@ -90,6 +90,11 @@ TEST(Lockstep, KeptCodeIsTaken) {
   EXPECT_EQ(other.cache_loaded, 0u);
 }
 
+// What random programs have found in shadows: a program's own FENCE.I; the time, which was closed to it.
+TEST(Lockstep, FoundInShadows) {
+  for (const u64 seed : {181, 300'312}) EXPECT_EQ(compare_engines(ScenarioMaker(seed).make()), "") << "seed " << seed;
+}
+
 // Programs in Sv39 are shadowed where a scenario asks for it, and their pages are found there.
 TEST(Lockstep, ProgramsAreShadowed) {
   if (!x64::HostFeatures::detect().segment_bases) GTEST_SKIP() << "this host lets nobody set segment bases";

@@ -343,7 +343,7 @@ class LiftMachine {
       return;
     }
     if ((number == csr::kFrm || number == csr::kFcsr) && !writes) {
-      const bool program_asks_for_mode = base_ && number == csr::kFrm;
+      const bool program_asks_for_mode = options_.open && number == csr::kFrm;
       if (!floating_open_ && !program_asks_for_mode) step_if(state(kFloatingClosed).in(b_));
       // Both are bytes of one aligned word.
       static_assert(offsetof(HartState, fflags) % 8 == 0 && offsetof(HartState, frm) == offsetof(HartState, fflags) + 1);
@@ -355,7 +355,7 @@ class LiftMachine {
     if (number == csr::kTime && !writes) {
       // Counters of an enabled kind only; M-mode, which may read them regardless, is stepped where they are not.
       constexpr u64 kEnabled = 2;
-      if (!base_) {
+      if (!options_.open) {
         const Word above_user = Word(u64{0}) - ne(state(offsetof(HartState, privilege)), Word(u64{0}));
         const Word enabled = state(offsetof(HartState, mcounteren)) & (state(offsetof(HartState, scounteren)) | above_user);
         step_if(eq(enabled & Word(kEnabled), Word(u64{0})).in(b_));

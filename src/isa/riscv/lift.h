@@ -21,6 +21,9 @@ std::uint32_t f(unsigned index);
 // What the back end cannot do is left to the interpreter.
 struct LiftOptions {
   bool fused_multiply_add = true;
+  // Floating point and time are open to the code, whatever the CSRs say: no operating system of the guest's is there to
+  // close them.
+  bool open = false;
 };
 
 class Lifter {
