@@ -245,7 +245,7 @@ class Folder {
     if (inst.op == Op::kOr || inst.op == Op::kXor) {
       if (const auto rotated = rotation(a, b)) return rotated;
     }
-    const Inst& inner = definition(a);
+    const Inst inner = definition(a);  // a copy: what is appended may move the others
     switch (inst.op) {
       // The low half of a sum, difference or product depends on the low halves of its operands alone.
       case Op::kSext32:
