@@ -132,19 +132,19 @@ Result<std::shared_ptr<CodeCache>> TranslatorEngine::make_cache(riscv::Hart& har
   auto model = x64::MemoryModel::kPaged;
   const auto lifter = std::make_shared<riscv::Lifter>(
       hart.isa(), riscv::LiftOptions{.fused_multiply_add = features.fma, .open = hart.env().user != nullptr});
+  // Code that knows its own address.
+  const auto lift_at = [lifter](auto page, std::uint64_t base, unsigned offset, const auto& limits, ir::Block& block) {
+    lifter->lift(page, offset, block, limits, base);
+  };
   CodeCache::Guest guest;
   if (riscv::UserSpace* user = hart.env().user; user != nullptr) {
     model = user->flat().base == nullptr ? x64::MemoryModel::kFlat : x64::MemoryModel::kSegment;
-    guest.lift = [lifter](auto page, std::uint64_t base, unsigned offset, const auto& limits, ir::Block& block) {
-      lifter->lift(page, offset, block, limits, base);
-    };
+    guest.lift = lift_at;
     guest.fetch = [user](std::uint64_t address, std::span<std::byte> into) { return fetch_code(*user, address, into); };
     guest.recurs = [user](std::uint64_t address) { return user->recurs(address); };
   } else if (shadow) {
     model = x64::MemoryModel::kShadow;
-    guest.lift = [lifter](auto page, std::uint64_t base, unsigned offset, const auto& limits, ir::Block& block) {
-      lifter->lift(page, offset, block, limits, base);
-    };
+    guest.lift = lift_at;
     guest.bytes_at = [&hart](std::uint64_t page) { return code_at(hart.mmu(), page); };
   } else {
     guest.lift = [lifter](auto page, std::uint64_t, unsigned offset, const auto& limits, ir::Block& block) {
@@ -199,9 +199,13 @@ TranslatorEngine::TranslatorEngine(riscv::Hart& hart, std::shared_ptr<CodeCache>
   };
 }
 
+static void report(CodeCache& cache, std::shared_ptr<TranslationLog> log) {
+  cache.on_translation = [log = std::move(log)](const CodeCache::Translation& translation) { log->record(translation); };
+}
+
 void TranslatorEngine::trace(std::shared_ptr<TranslationLog> log) {
   log_ = std::move(log);
-  code_.cache->on_translation = [log = log_](const CodeCache::Translation& translation) { log->record(translation); };
+  report(*code_.cache, log_);
 }
 
 TranslatorEngine::~TranslatorEngine() {
@@ -317,9 +321,7 @@ void TranslatorEngine::shadow() {
   take_host_faults();
   auto cache = make_cache(hart_, true);
   if (!cache) return end_shadow();
-  if (log_ != nullptr) {
-    (*cache)->on_translation = [log = log_](const CodeCache::Translation& translation) { log->record(translation); };
-  }
+  if (log_ != nullptr) report(**cache, log_);
   auto code = std::make_shared<Code>(std::move(*cache), shadow->space->base(), &ended_);
   code->fences_seen = code_fences_;
   in_use_ = nullptr;  // it may be one that is no more

@@ -203,15 +203,15 @@ bool Mmu::enter_in_shadow(std::uint64_t gva) {
   if (!here) return true;
   ShadowSpace& space = *current_slot_->shadow->space;
   ++current_slot_->shadow->faults;
+  const std::uint64_t page = align_down(gva, kPageSize);
   // All of a large page, as far as that is one piece.
   const std::uint64_t large = std::min(here->guest_bytes, ShadowSpace::kPieceBytes);
   if (large > kPageSize && pmp_open_) {
     const std::uint64_t first = align_down(gva, large);
-    const GuestPhysical gpa{here->page.gpa.value - (align_down(gva, kPageSize) - first)};
+    const GuestPhysical gpa{here->page.gpa.value - (page - first)};
     if (space.enter(first, {gpa, here->page.writable}, large, here->guest_bytes)) return true;
   }
   // Neighbours that were in use before, and lie beside it in RAM as well, come with it.
-  const std::uint64_t page = align_down(gva, kPageSize);
   std::uint64_t begin = page, end = page + kPageSize;
   const std::uint64_t block = align_down(page, kShadowBlock);
   const auto joins = [&](std::uint64_t neighbour) {
