@@ -287,8 +287,7 @@ riscv::Exit TranslatorEngine::run(std::uint64_t budget) {
 
 TranslatorEngine::Code& TranslatorEngine::code_now() {
   riscv::Mmu::Shadow* shadow = mmu_.shadow();
-  if (shadow == nullptr) return code_;
-  if (shadow->engine == nullptr || !has_stack_in_shadow()) return code_;
+  if (shadow == nullptr || shadow->engine == nullptr || !has_stack_in_shadow()) return code_;
   Code& code = code_of(*shadow);
   // Between two traps code in a shadow must gain what it costs to go there and back.
   if (code.visits * kInstructionsAVisit > kInstructionsAtFirst + code.instructions) {

@@ -363,7 +363,10 @@ CodeCache::Block* CodeCache::block_at(Page& page, std::uint64_t target) {
 }
 
 void CodeCache::link(Block& block, const void* site) {
-  const auto at = static_cast<std::uint32_t>(static_cast<const std::byte*>(site) - memory_.code());
+  const auto distance = static_cast<const std::byte*>(site) - memory_.code();
+  // It may be one of another cache, whose code the vCPU has just left for this one's.
+  if (distance < 0 || static_cast<std::uint64_t>(distance) >= memory_.size()) return;
+  const auto at = static_cast<std::uint32_t>(distance);
   const auto found = std::ranges::lower_bound(sites_, at, {}, &Site::at);
   // Another vCPU may have linked it already, or the cache have been cleared since it was left.
   if (found == sites_.end() || found->at != at || found->linked) return;
