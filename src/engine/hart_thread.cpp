@@ -44,6 +44,8 @@ EngineStatistics& EngineStatistics::operator+=(const EngineStatistics& other) {
   cache_invalidated += other.cache_invalidated;
   shadows += other.shadows;
   shadow_pages += other.shadow_pages;
+  window_pages += other.window_pages;
+  window_misses += other.window_misses;
   return *this;
 }
 

@@ -65,6 +65,7 @@ x64::StateOffsets TranslatorEngine::state_offsets(x64::MemoryModel memory) {
   o.stack = frame(offsetof(isa::CodeFrame, stack));
   o.signs = frame(offsetof(isa::CodeFrame, signs));
   o.outside = frame(offsetof(isa::CodeFrame, outside));
+  o.window = frame(offsetof(isa::CodeFrame, window));
   o.slots = frame(offsetof(isa::CodeFrame, slots));
   o.tlb_read = offsetof(TlbContext, read);
   o.tlb_write = offsetof(TlbContext, write);
@@ -171,7 +172,7 @@ static EngineStatistics statistics_of(const CodeCache& code) {
   return statistics;
 }
 
-TranslatorEngine::Code::Code(std::shared_ptr<CodeCache> from, const std::byte* gs, EngineStatistics* sum)
+TranslatorEngine::Code::Code(std::shared_ptr<CodeCache> from, std::uintptr_t gs, EngineStatistics* sum)
     : cache(std::move(from)), runner(*cache), enter(cache->enter_function()), segment(gs), last(sum) {}
 
 TranslatorEngine::Code::~Code() { *last += statistics_of(*cache); }
@@ -183,7 +184,7 @@ TranslatorEngine::TranslatorEngine(riscv::Hart& hart, std::shared_ptr<CodeCache>
       mmu_(hart.mmu()),
       decoder_(hart.isa()),
       interpreter_(hart),
-      code_(std::move(cache), nullptr, &ended_) {
+      code_(std::move(cache), 0, &ended_) {
   hart.on_fence_i = [this] {
     ++code_fences_;
     interpreter_.expect_code_changes();
@@ -217,7 +218,9 @@ riscv::Exit TranslatorEngine::run(std::uint64_t budget) {
   hart_.begin_run();
   running = this;
   in_use_ = nullptr;  // a reset or a restored state knows nothing of this engine
+  segment_ = 0;       // and another thread has another base
   state_.frame.outside = ~(ShadowSpace::kBytes - 1);
+  state_.frame.window = ShadowSpace::kUpperHalf;
   if (code_.cache->compiler().offsets().memory == x64::MemoryModel::kSegment) {
     ::syscall(SYS_arch_prctl, ARCH_SET_GS, hart_.env().user->flat().base);
   }
@@ -239,7 +242,7 @@ riscv::Exit TranslatorEngine::run(std::uint64_t budget) {
       continue;
     }
     // One slice: translated code comes back for links, jumps to untranslated code, and steps.
-    const bool in_shadow = code.segment != nullptr;
+    const bool in_shadow = code.segment != 0;
     const std::int64_t longest =
         in_shadow ? std::min(kMostInShadow, options_.slice * options_.slices_a_sample) : options_.slice;
     const auto slice = static_cast<std::int64_t>(std::min<std::uint64_t>(longest, end - state_.instructions));
@@ -256,7 +259,9 @@ riscv::Exit TranslatorEngine::run(std::uint64_t budget) {
         break;
       case x64::ExitReason::kStep:
         // Floating-point code that found the host closed runs once it is open.
-        if (fault_) {
+        if (missed_) {
+          step_missed();
+        } else if (fault_) {
           step_faulted();
         } else if (!floating_wanted_ && state_.host_can_compute() && computes(known_here())) {
           floating_wanted_ = true;
@@ -275,6 +280,7 @@ riscv::Exit TranslatorEngine::run(std::uint64_t budget) {
         if (is_program()) break;
         if (slices_ % kSlicesARound == 0) mmu_.tlb().begin_round();
         if (mmu_.shadow() == nullptr && ++mmu_.unshadowed_time() == options_.shadow_after) shadow();
+        if (state_.privilege == riscv::Privilege::kSupervisor && ++supervisor_slices_ >= options_.window_after) open_window();
         break;
       case x64::ExitReason::kGo:
       case x64::ExitReason::kFault: break;
@@ -348,6 +354,31 @@ void TranslatorEngine::step_faulted() {
   }
 }
 
+void TranslatorEngine::open_window() {
+  if (mmu_.window_is_open() || !code_.cache->compiler().features().segment_bases || !mmu_.open_window()) return;
+  take_host_faults();
+  // What the contexts lead to is code without a window.
+  mmu_.flush_fetch();
+  state_.frame.tlb = nullptr;
+}
+
+void TranslatorEngine::step_missed() {
+  missed_ = false;
+  const std::optional<std::uint64_t> gva = std::exchange(fault_, std::nullopt);
+  const riscv::FetchEntry& entry = fetch_entry();
+  const bool known = entry.tag == align_down(state_.pc, kPageSize);
+  auto* entries = known ? static_cast<CodeCache::Entries*>(entry.code) : nullptr;
+  const auto offset = static_cast<unsigned>(state_.pc % kPageSize);
+  const std::uint64_t age = code_.cache->age();
+  step();
+  if (gva && mmu_.window() != nullptr && mmu_.enter_in_window(*gva)) {
+    ++window_pages_;
+  } else if (entries != nullptr && code_.cache->age() == age) {
+    ++window_misses_;
+    code_.cache->note_outside(*entries, offset);
+  }
+}
+
 void TranslatorEngine::enter(riscv::Mmu::Shadow& shadow, std::uint64_t gva) {
   // An entry costs as much as some 10,000 instructions. Programs whose pages change all the time do not gain.
   const std::uint64_t repaid = (state_.instructions - shadow.instructions) / kInstructionsAnEntry;
@@ -370,7 +401,7 @@ void TranslatorEngine::use(Code& code) {
   frame.read = stub(cache.stubs().read);
   frame.write = stub(cache.stubs().write);
   frame.step = stub(cache.stubs().step);
-  if (code.segment != nullptr) x64::set_segment_base(code.segment);
+  if (code.segment != 0) use_segment(code.segment);
 }
 
 void TranslatorEngine::enter(Code& code, const std::byte* at) {
@@ -397,9 +428,15 @@ void TranslatorEngine::enter(Code& code, const std::byte* at) {
 }
 
 void TranslatorEngine::use_tlb() {
-  if (state_.frame.tlb == &mmu_.tlb()) return;
   state_.frame.tlb = &mmu_.tlb();
-  if (code_.cache->compiler().features().segment_bases) x64::set_segment_base(state_.frame.tlb);
+  const ShadowSpace* window = mmu_.window();
+  use_segment(window != nullptr ? window->base() : reinterpret_cast<std::uintptr_t>(state_.frame.tlb));
+}
+
+void TranslatorEngine::use_segment(std::uintptr_t base) {
+  if (segment_ == base || !code_.cache->compiler().features().segment_bases) return;
+  segment_ = base;
+  x64::set_segment_base(base);
 }
 
 const std::byte* TranslatorEngine::find(Code& code, const void* site) {
@@ -413,7 +450,8 @@ const std::byte* TranslatorEngine::find(Code& code, const void* site) {
     const auto at = mmu_.locate(pc, riscv::Access::kFetch, 2);
     // The interpreter takes the trap, and runs what only part of a page may be fetched from.
     if (!at || mmu_.tlb().fetch[TlbContext::index(pc)].tag != tag) return nullptr;
-    entries = &cache.page({align_down(at->gpa.value, kPageSize)}, at->host - (pc & (kPageSize - 1)));
+    const std::byte* page = at->host - (pc & (kPageSize - 1));
+    entries = &cache.page({align_down(at->gpa.value, kPageSize)}, page, mmu_.window() != nullptr);
     *entry = {tag, entries};
     site = nullptr;  // a link stays within its page, which is another one now
   }
@@ -544,15 +582,16 @@ bool TranslatorEngine::recover_fault(ucontext_t& context) {
     const auto& value = context.uc_mcontext.fpregs->_xmm[x64::Compiler::pinned_xmm(static_cast<unsigned>(i))];
     std::memcpy(state + fault->pins->floating[i], &value, sizeof(std::uint64_t));
   }
-  self->state_.pc = fault->point.pc;
+  const bool in_window = !self->in_use_->flat();
+  self->state_.pc = fault->point.pc + (in_window ? self->state_.frame.page : 0);
   self->state_.frame.exit_reason = static_cast<std::uint64_t>(x64::ExitReason::kStep);
   registers[REG_R15] += fault->point.unretired;
   registers[REG_RIP] = reinterpret_cast<greg_t>(cache.code() + cache.stubs().exit_spilled);
-  // An address outside of the shadow raises an invalid opcode instead.
+  // An address outside of the shadow or window raises an invalid opcode instead.
   constexpr greg_t kPageFault = 14;
-  if (const std::byte* base = self->in_use_->segment; base != nullptr && registers[REG_TRAPNO] == kPageFault) {
-    self->fault_ = static_cast<std::uint64_t>(registers[REG_CR2]) - reinterpret_cast<std::uintptr_t>(base);
-  }
+  const std::uintptr_t base = in_window ? self->segment_ : self->in_use_->segment;
+  if (base != 0 && registers[REG_TRAPNO] == kPageFault) self->fault_ = static_cast<std::uint64_t>(registers[REG_CR2]) - base;
+  self->missed_ = in_window;
   return true;
 }
 
@@ -639,7 +678,7 @@ x64::SlowResult TranslatorEngine::slow_step(void*, std::uint64_t, std::uint64_t 
   self.step(static_cast<std::uint32_t>(raw));
   const bool retired = state.instructions != before;
   const bool in_sequence = retired && state.pc - pc <= 4 && state.pc != pc && self.mmu_.changes() == changes;
-  const bool must_leave = self.hart_.attention() || (self.in_use_->segment != nullptr && !self.has_stack_in_shadow());
+  const bool must_leave = self.hart_.attention() || (self.in_use_->segment != 0 && !self.has_stack_in_shadow());
   if (!in_sequence || must_leave) {
     state.frame.budget += x64::slow_unretired(access) - (retired ? 1 : 0);
     if (must_leave) return {0, Resume::kLeave};
@@ -663,6 +702,8 @@ EngineStatistics TranslatorEngine::statistics() const {
   statistics.cache_hits += found_;
   statistics.shadows = shadows_made_;
   statistics.shadow_pages = shadow_pages_;
+  statistics.window_pages = window_pages_;
+  statistics.window_misses = window_misses_;
   return statistics;
 }
 

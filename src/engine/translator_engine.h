@@ -27,7 +27,9 @@ class TranslatorEngine final : public Engine {
     std::uint8_t translate_after = 8;
     // In system VMs a program's address space is shadowed when so many slices of it were used up.
     std::uint32_t shadow_after = 4096;
-    static constexpr std::uint32_t kNoShadows = ~std::uint32_t{0};
+    // And the supervisor gets a window onto its data when so many of its own were.
+    std::uint32_t window_after = 1024;
+    static constexpr std::uint32_t kNever = ~std::uint32_t{0};
   };
   static Result<std::unique_ptr<TranslatorEngine>> create(riscv::Hart& hart, const Options& options);
   static Result<std::unique_ptr<TranslatorEngine>> create(riscv::Hart& hart) { return create(hart, Options{}); }
@@ -58,7 +60,7 @@ class TranslatorEngine final : public Engine {
   class HostFloating;
   // Translated code that this engine runs: the hart's, or a program's in a shadow.
   struct Code {
-    Code(std::shared_ptr<CodeCache> from, const std::byte* gs, EngineStatistics* sum);
+    Code(std::shared_ptr<CodeCache> from, std::uintptr_t gs, EngineStatistics* sum);
     ~Code();
     Code(const Code&) = delete;
     Code& operator=(const Code&) = delete;
@@ -67,7 +69,7 @@ class TranslatorEngine final : public Engine {
     std::shared_ptr<CodeCache> cache;
     CodeCache::Runner runner;
     CodeCache::EnterFunction enter;
-    const std::byte* const segment;   // the base of the GS segment, in a shadow
+    const std::uintptr_t segment;     // the base of the GS segment, in a shadow; else 0
     EngineStatistics* const last;     // what it has counted is added there in the end
     std::uint64_t age = 0;            // of the cache when find() last gave code
     std::uint64_t visits = 0;         // how often it was entered after other code
@@ -92,13 +94,18 @@ class TranslatorEngine final : public Engine {
   // Does the access that faulted in the shadow in force, and enters its page.
   void step_faulted();
   void enter(riscv::Mmu::Shadow& shadow, std::uint64_t gva);
+  // The supervisor has run for long: opens a window onto its data, if that can be.
+  void open_window();
+  // Does the access that missed the window, and enters its page.
+  void step_missed();
   void use(Code& code);  // has state_.frame lead to it
   // The code for state.pc, or nullptr when there is none to be had: the interpreter's turn. `site`, if any, is linked to it.
   const std::byte* find(Code& code, const void* site);
   void note_running(Code& code);
   // Runs `at`, which is of `code`, until it comes back.
   void enter(Code& code, const std::byte* at);
-  void use_tlb();  // has translated code look into the TLB in force
+  void use_tlb();  // has translated code look into the TLB in force, and its window
+  void use_segment(std::uintptr_t base);
   riscv::FetchEntry& fetch_entry();  // where the TLB may hold state.pc's page
   std::uint32_t known_here();  // the encoding at state.pc, or what its page has of it; 0 where nothing is known
   bool computes(std::uint32_t raw) const;  // is a floating-point instruction
@@ -134,6 +141,7 @@ class TranslatorEngine final : public Engine {
   std::shared_ptr<TranslationLog> log_;  // may be null
   // The guest address of the host fault by which translated code in a shadow came back.
   std::optional<std::uint64_t> fault_;
+  bool missed_ = false;  // by a host fault as well, but in code with a window; with an address, unless it lies below
   // Where the access trapped after that: when that shadow's program goes on, it will have a page there.
   struct {
     const riscv::Mmu::Shadow* shadow = nullptr;
@@ -141,6 +149,8 @@ class TranslatorEngine final : public Engine {
   } awaited_;
   bool floating_open_ = false;
   bool floating_wanted_ = false;  // by what runs next
+  std::uintptr_t segment_ = 0;   // GS's base as this engine set it last, or 0
+  unsigned supervisor_slices_ = 0;
   std::uint64_t slice_end_ = 0;  // state.instructions when the slice's budget is zero
   unsigned slices_ = 0;  // used up
   std::uint64_t code_fences_ = 0;  // FENCE.I, by this hart
@@ -148,6 +158,7 @@ class TranslatorEngine final : public Engine {
   std::uint64_t links_ = 0;
   std::uint64_t found_ = 0;  // without asking the cache
   std::uint64_t shadows_made_ = 0, shadow_pages_ = 0;
+  std::uint64_t window_pages_ = 0, window_misses_ = 0;
 };
 
 }  // namespace doppel

@@ -46,12 +46,13 @@ std::uint64_t GuestMemory::size_bytes() const {
   return total;
 }
 
-bool GuestMemory::map_again(std::byte* at, GuestPhysical gpa, std::uint64_t bytes, bool writable) const {
+bool GuestMemory::map_again(std::byte* at, GuestPhysical gpa, std::uint64_t bytes, bool writable,
+                            bool populate) const {
   for (const Region& region : regions_) {
     if (!region.range.contains(gpa, bytes)) continue;
     const int protection = PROT_READ | (writable ? PROT_WRITE : 0);
     const auto offset = static_cast<off_t>(gpa - region.range.start);
-    return ::mmap(at, bytes, protection, MAP_SHARED | MAP_FIXED | MAP_POPULATE, region.file, offset) != MAP_FAILED;
+    return ::mmap(at, bytes, protection, MAP_SHARED | MAP_FIXED | (populate ? MAP_POPULATE : 0), region.file, offset) != MAP_FAILED;
   }
   return false;
 }

@@ -50,9 +50,10 @@ class GuestMemory {
     return nullptr;
   }
 
-  // Maps the RAM [gpa, gpa + bytes), whole pages, at `at` as well, in place of what is there. False where that is not all
-  // one region of RAM, or the host has no room for another mapping; then nothing has changed.
-  [[nodiscard]] bool map_again(std::byte* at, GuestPhysical gpa, std::uint64_t bytes, bool writable) const;
+  // Maps the RAM [gpa, gpa + bytes), whole pages, at `at` as well, in place of what is there; with `populate` so that the
+  // first accesses do not fault. False where that is not all one region of RAM, or the host has no room for another mapping;
+  // then nothing has changed.
+  [[nodiscard]] bool map_again(std::byte* at, GuestPhysical gpa, std::uint64_t bytes, bool writable, bool populate) const;
 
   // Copies; false (and nothing copied) when any byte is outside RAM.
   [[nodiscard]] bool read(GuestPhysical gpa, std::span<std::byte> into) const;

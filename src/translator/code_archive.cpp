@@ -239,8 +239,9 @@ bool CodeArchive::take_code(const Entry& entry, std::span<const std::byte> paylo
          std::ranges::all_of(code.links, is_sound) && is_ascending(code.faults, code.code.size(), 1) && take(code);
 }
 
-std::uint64_t CodeArchive::page_of(std::span<const std::byte> content) {
-  return align_down(checksum(content), kPageSize);
+std::uint64_t CodeArchive::page_of(std::span<const std::byte> content, std::uint64_t kind) {
+  constexpr std::uint64_t kGoldenRatio = 0x9e37'79b9'7f4a'7c15;
+  return align_down(checksum(content) ^ kind * kGoldenRatio, kPageSize);
 }
 
 void CodeArchive::for_each_in(std::uint64_t page, const std::function<bool(const ArchivedCode&)>& take) {

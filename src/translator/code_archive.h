@@ -59,8 +59,8 @@ class CodeArchive {
   std::uint64_t seed() const { return seed_; }
   // Whether nothing had been kept when this was made.
   bool empty() const { return segments_.empty(); }
-  // The address of the page with this content.
-  static std::uint64_t page_of(std::span<const std::byte> content);
+  // The address of the page with this content, of which there is code of several kinds.
+  static std::uint64_t page_of(std::span<const std::byte> content, std::uint64_t kind = 0);
 
   // Calls `take` with all code that is entered in the page at `page`, the latest first where there are several for one
   // address. What it points to holds while the archive lives, pins while it is called. `take` says whether it has use

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cassert>
 #include <chrono>
+#include <limits>
 #include <thread>
 #include <utility>
 
@@ -23,6 +24,11 @@ constexpr std::size_t kOneSided = 6;
 // the branch jumps over, to say that it goes both ways; so often the block before, to say that it does not.
 constexpr unsigned kFewestSamples = 4;
 constexpr unsigned kMostSamples = 8;
+// How often an instruction misses the window before it is taken to do so always.
+constexpr std::uint8_t kMostMisses = 16;
+
+// A page's number, and whether its code is for a window.
+std::uint64_t key_of(std::uint64_t base, bool windowed) { return base >> kPageShift | std::uint64_t{windowed} << 63; }
 
 // The lifter's and the passes' work, checked in debug and sanitizer builds.
 void check([[maybe_unused]] const ir::Block& block) {
@@ -61,6 +67,8 @@ struct CodeCache::Page {
   std::map<unsigned, Branch> branches;         // by the offset of the block before
   bool loaded = false;                         // what the archive has for it
   std::uint64_t archived_at = 0;               // its address there, once that is so
+  std::optional<x64::Window> window;           // in paged memory, where its code is for one
+  std::unordered_map<unsigned, std::uint8_t> misses;  // of that, by offset
   // What its bytes were, where memory may change without a word.
   struct Source {
     CodePage copy;
@@ -153,21 +161,22 @@ CodeCache::Statistics CodeCache::statistics() const {
   return statistics;
 }
 
-CodeCache::Page& CodeCache::page_at(std::uint64_t base) {
+CodeCache::Page& CodeCache::page_at(std::uint64_t base, bool windowed) {
   Page*& recent = recent_[(base >> kPageShift) % recent_.size()];
-  if (recent != nullptr && recent->base == base) return *recent;
-  std::unique_ptr<Page>& slot = pages_[base >> kPageShift];
+  if (recent != nullptr && recent->base == base && recent->window.has_value() == windowed) return *recent;
+  std::unique_ptr<Page>& slot = pages_[key_of(base, windowed)];
   if (slot == nullptr) {
     slot = std::make_unique<Page>();
     slot->base = base;
+    if (windowed) slot->window.emplace();
   }
   recent = slot.get();
   return *slot;
 }
 
-CodeCache::Entries& CodeCache::page(GuestPhysical gpa, const std::byte* host) {
+CodeCache::Entries& CodeCache::page(GuestPhysical gpa, const std::byte* host, bool windowed) {
   const std::lock_guard lock(mutex_);
-  Page& page = page_at(align_down(gpa.value, kPageSize));
+  Page& page = page_at(align_down(gpa.value, kPageSize), windowed);
   if (page.entries == nullptr) {
     page.entries = std::make_unique<Entries>();
     page.entries->page = &page;
@@ -296,7 +305,7 @@ const std::byte* CodeCache::find(Page& page, unsigned offset, const void* site) 
   Block& block = page.blocks[offset];
   if (block.code == 0 && !take_other(page, offset, false)) {
     const Stopwatch stopwatch(statistics_.seconds);
-    const auto code = translate(page, offset, false);
+    const auto code = translate(page, offset, block, false);
     if (!code) return nullptr;
     redirect(page, offset, block, *code);
     ++statistics_.blocks;
@@ -305,7 +314,7 @@ const std::byte* CodeCache::find(Page& page, unsigned offset, const void* site) 
   return memory_.code() + block.code;
 }
 
-std::optional<std::uint32_t> CodeCache::translate(Page& page, unsigned offset, bool final) {
+std::optional<std::uint32_t> CodeCache::translate(Page& page, unsigned offset, Block& block, bool final) {
   const std::uint64_t address = page.base + offset;
   const std::span<const std::byte> bytes = source(page, offset, isa::BlockLimits::kMostBytes);
   guest_.lift(bytes, page.base, offset, {}, block_);
@@ -314,10 +323,13 @@ std::optional<std::uint32_t> CodeCache::translate(Page& page, unsigned offset, b
   if (on_translation) lifted = block_;
   ir::optimize(block_, final ? ir::PassSet::all() : quick_);
   check(block_);
-  const x64::EmittedCode emitted = compiler_.compile({block_, flat() ? address : offset});
+  const x64::Window* window = page.window ? &*page.window : nullptr;
+  const x64::EmittedCode emitted = compiler_.compile({block_, flat() ? address : offset}, window);
   const std::optional<std::uint32_t> at = add(page, {emitted.bytes, emitted.links, emitted.faults});
   if (!at) return std::nullopt;
   note_use(page, offset, block_.guest_bytes);
+  block.begin = static_cast<std::uint16_t>(offset);
+  block.end = static_cast<std::uint16_t>(offset + block_.guest_bytes);
   archive(page, offset, offset, bytes.subspan(offset, block_.guest_bytes), emitted, nullptr, final);
   statistics_.guest_instructions += block_.origins.size();
   if (on_translation) {
@@ -395,25 +407,52 @@ void CodeCache::redirect(Page& page, unsigned offset, Block& block, std::uint32_
   }
 }
 
-void CodeCache::drop_blocks(Page& page) {
-  for (auto& [offset, block] : page.blocks) {
-    const std::uint64_t address = page.base + offset;
-    for (const std::uint32_t index : block.incoming) {
-      Site& site = sites_[index];
-      site.linked = false;
-      memory_.patch_jump(site.at, site.unlinked);
-    }
-    for (Runner* runner : runners_) {
-      if (runner->jumps_ == nullptr) break;
-      std::atomic_ref entry(runner->entry(address).address);
-      if (entry.load(std::memory_order_relaxed) == address) entry.store(kNoAddress, std::memory_order_relaxed);
-    }
+void CodeCache::unlink(const Page& page, unsigned offset, Block& block) {
+  const std::uint64_t address = page.base + offset;
+  for (const std::uint32_t index : block.incoming) {
+    Site& site = sites_[index];
+    site.linked = false;
+    memory_.patch_jump(site.at, site.unlinked);
   }
+  block.incoming.clear();
+  for (Runner* runner : runners_) {
+    if (runner->jumps_ == nullptr) break;
+    std::atomic_ref entry(runner->entry(address).address);
+    if (entry.load(std::memory_order_relaxed) == address) entry.store(kNoAddress, std::memory_order_relaxed);
+  }
+}
+
+void CodeCache::drop_blocks(Page& page) {
+  for (auto& [offset, block] : page.blocks) unlink(page, offset, block);
   page.blocks.clear();
   page.branches.clear();
+  if (page.window) {
+    page.window->outside.reset();
+    page.misses.clear();
+  }
   if (page.entries == nullptr) return;
   page.entries->code.fill(0);
   page.entries->runs.fill(0);
+}
+
+void CodeCache::note_outside(Entries& entries, unsigned offset) {
+  const std::lock_guard lock(mutex_);
+  Page& page = *entries.page;
+  if (!page.window || ++page.misses[offset] < kMostMisses) return;
+  page.window->outside.set(offset / 2);
+  page.misses.erase(offset);
+  // Code that has it is made anew when it comes again.
+  for (auto at = page.blocks.begin(); at != page.blocks.end();) {
+    auto& [begin, block] = *at;
+    if (offset < block.begin || offset >= block.end) {
+      ++at;
+      continue;
+    }
+    unlink(page, begin, block);
+    entries.code[begin / 2] = 0;
+    entries.runs[begin / 2] = std::numeric_limits<std::uint8_t>::max();
+    at = page.blocks.erase(at);
+  }
 }
 
 void CodeCache::invalidate(std::uint64_t address, std::uint64_t size_bytes) {
@@ -464,7 +503,7 @@ void CodeCache::load(Page& page) {
   std::span<const std::byte> present;
   if (page.source != nullptr) {
     present = {page.source->fresh(), kPageSize};
-    page.archived_at = CodeArchive::page_of(present);
+    page.archived_at = CodeArchive::page_of(present, page.window.has_value());
   } else {
     page.archived_at = page.base;
   }
@@ -496,12 +535,17 @@ bool CodeCache::adopt(Page& page, const ArchivedCode& kept, std::span<const std:
   if (!better || (kept.pins && !has_pins(*kept.pins))) return false;
   const std::uint64_t from = kept.source_address - page.archived_at;
   if (from > present.size() || present.size() - from < kept.source.size()) return false;
+  // What is known here of the window, that code may not know.
+  const auto begin = static_cast<unsigned>(from), end = static_cast<unsigned>(from + kept.source.size());
+  if (page.window && page.window->any_in(begin, end)) return false;
   if (!std::ranges::equal(kept.source, present.subspan(from, kept.source.size()))) return false;
   const auto at = add(page, {kept.code, kept.links, kept.faults, kept.pins ? &*kept.pins : nullptr});
   if (!at) return false;
   note_use(page, from, kept.source.size());
   Block& block = page.blocks[offset];
   redirect(page, offset, block, *at);
+  block.begin = static_cast<std::uint16_t>(from);
+  block.end = static_cast<std::uint16_t>(from + kept.source.size());
   block.heat = kept.final ? kDecided : 0;
   ++statistics_.loaded;
   return true;
@@ -564,7 +608,7 @@ void CodeCache::note_running(Page& page, unsigned offset, std::uint8_t hot_after
   block.heat = kDecided;
   const Stopwatch stopwatch(statistics_.seconds);
   if (make_region(page, offset, block, 0, false)) return;
-  if (const auto code = translate(page, offset, true)) redirect(page, offset, block, *code);
+  if (const auto code = translate(page, offset, block, true)) redirect(page, offset, block, *code);
 }
 
 void CodeCache::note_branches(Page& page, unsigned offset, std::uint8_t hot_after, std::uint64_t unfit) {
@@ -623,13 +667,16 @@ bool CodeCache::make_region(Page& page, unsigned offset, Block& block, std::uint
     first = std::min(first, from);
     end = std::max(end, from + part.block.guest_bytes);
   }
-  const x64::EmittedCode emitted = compiler_.compile_region(region->parts, region->pins, unfit);
+  const x64::EmittedCode emitted =
+      compiler_.compile_region(region->parts, region->pins, unfit, page.window ? &*page.window : nullptr);
   const std::optional<std::uint32_t> at = add(page, {emitted.bytes, emitted.links, emitted.faults, &region->pins});
   if (!at) return true;
   if (slots_known || emitted.page_slots == 0) {
     archive(page, offset, first, bytes.subspan(first, end - first), emitted, &region->pins, !has_open_branches);
   }
   redirect(page, offset, block, *at);
+  block.begin = static_cast<std::uint16_t>(first);
+  block.end = static_cast<std::uint16_t>(end);
   block.page_slots = emitted.page_slots;
   block.has_open_branches = has_open_branches;
   ++statistics_.regions;

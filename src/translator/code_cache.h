@@ -4,7 +4,8 @@
 // nothing of privilege or address space: a page is translated once, however it is mapped. A page remembers the bytes that
 // its blocks were lifted from. After the guest asked for its stores to be seen by fetches (FENCE.I) each page is compared
 // with memory before it is entered again, and loses its blocks when it differs; nothing is watched meanwhile, so pages
-// without code cost nothing. Direct jumps are linked within a page only.
+// without code cost nothing. Direct jumps are linked within a page only. Where the vCPU has a window onto its data
+// (x64::Window) a page has other code than where it has none. Instructions that keep missing the window leave it.
 //
 // In flat memory a cache belongs to all vCPUs of one address space, and its pages are guest-virtual. Jumps are linked
 // wherever they go; whoever changes code or mappings says so (invalidate()), and every way to the old code is cut before
@@ -130,13 +131,16 @@ class CodeCache {
 
   // --- In paged memory, on the vCPU's thread.
 
-  // The page at `gpa`, whose bytes are at `host`, checked against memory if it has to be.
-  Entries& page(GuestPhysical gpa, const std::byte* host);
+  // The page at `gpa`, whose bytes are at `host`, checked against memory if it has to be; as code for a window or without.
+  Entries& page(GuestPhysical gpa, const std::byte* host, bool windowed = false);
   // The code of the block at `offset` of that page, translated if it is not yet; `site`, if any, is linked to it. May clear
   // the cache, and with it the page: nullptr then, and the caller starts over.
   const std::byte* find(Entries& entries, unsigned offset, const void* site);
   // The page's bytes, as blocks are made of them.
   static const std::byte* source(const Entries& entries);
+  // The instruction at `offset` of such a page has accessed what is not in the window. Whoever does so often has code
+  // made that does not expect it there.
+  void note_outside(Entries& entries, unsigned offset);
   // The guest may have changed code.
   void expect_changes() { ++generation_; }
   // As below. `unfit` says of which page slots the base left its page too often of late.
@@ -198,6 +202,7 @@ class CodeCache {
  private:
   struct Block {
     std::uint32_t code = 0;
+    std::uint16_t begin = 0, end = 0;     // what of the page it was made of
     std::uint8_t heat = 0;                // how often note_running() named it
     std::uint8_t later_heat = 0;          // likewise, once it was a region
     bool has_open_branches = false;       // the region, of which nobody knows yet whether they go both ways
@@ -211,7 +216,7 @@ class CodeCache {
 
   bool flat() const { return compiler_.offsets().memory != x64::MemoryModel::kPaged; }
   // All of these under the lock.
-  Page& page_at(std::uint64_t base);
+  Page& page_at(std::uint64_t base, bool windowed = false);
   // Drops the page's blocks if its bytes, now at `host`, are not what they were made of; gives whether that is so.
   bool verify(Page& page, const std::byte* host);
   void verify(Page& page);  // likewise, wherever its bytes are now
@@ -222,7 +227,7 @@ class CodeCache {
   bool is_cold(std::uint64_t address);
   const std::byte* find(Page& page, unsigned offset, const void* site);
   // Makes code of the block at `offset`, quickly or, `final`, as good as it gets; nothing when there is no room.
-  std::optional<std::uint32_t> translate(Page& page, unsigned offset, bool final);
+  std::optional<std::uint32_t> translate(Page& page, unsigned offset, Block& block, bool final);
   void note_use(Page& page, std::size_t offset, std::size_t bytes);  // code was made of it
   void note_running(Page& page, unsigned offset, std::uint8_t hot_after, std::uint64_t unfit);
   // Counts where code was found running, for branches that some region is to know about. Those that are decided by that
@@ -236,6 +241,7 @@ class CodeCache {
   // From now on whoever goes to the block comes to `code`.
   void redirect(Page& page, unsigned offset, Block& block, std::uint32_t code);
   void drop_blocks(Page& page);
+  void unlink(const Page& page, unsigned offset, Block& block);  // nobody goes to it any more
   // Adds code with its links, linked where their targets are known; nullopt when there is no room.
   struct NewCode {
     std::span<const std::byte> bytes;
@@ -266,7 +272,7 @@ class CodeCache {
   x64::Pins common_pins_;
 
   mutable std::mutex mutex_;
-  std::unordered_map<std::uint64_t, std::unique_ptr<Page>> pages_;  // by page number
+  std::unordered_map<std::uint64_t, std::unique_ptr<Page>> pages_;  // by key_of()
   std::array<Page*, 1024> recent_{};                                // of pages_, by the number's low bits
   std::vector<Site> sites_;                                         // by `at`
   std::vector<Runner*> runners_;

@@ -100,10 +100,11 @@ class Machine {
   Machine(EngineKind kind, const Contents& contents) : Machine(kind, contents, nullptr) {}
   // One that sees loops as hot at once: regions form wherever they can.
   static constexpr TranslatorEngine::Options kEager{
-      .slice = 61, .slices_a_sample = 1, .hot_after = 1, .translate_after = 0, .shadow_after = TranslatorEngine::Options::kNoShadows};
-  // Likewise, and shadows programs as soon as it can.
+      .slice = 61, .slices_a_sample = 1, .hot_after = 1, .translate_after = 0,
+      .shadow_after = TranslatorEngine::Options::kNever, .window_after = TranslatorEngine::Options::kNever};
+  // Likewise, and shadows programs and opens the supervisor's window as soon as it can.
   static constexpr TranslatorEngine::Options kShadowing{
-      .slice = 61, .slices_a_sample = 1, .hot_after = 1, .translate_after = 0, .shadow_after = 1};
+      .slice = 61, .slices_a_sample = 1, .hot_after = 1, .translate_after = 0, .shadow_after = 1, .window_after = 1};
   Machine(const TranslatorEngine::Options& options, const Contents& contents,
           std::shared_ptr<CodeArchive> archive = nullptr)
       : Machine(EngineKind::kInterpret, contents, nullptr) {

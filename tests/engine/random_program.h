@@ -2,7 +2,8 @@
 // guest code as well, what jumps away comes back to the program's start, and its end leads there too.
 //
 // Physical memory, from kRam: handlers, the handlers' save areas, page tables, the program, data. With Sv39 on,
-// everything is mapped where it lies, the data with rights drawn by lot; user code runs at an alias.
+// everything is mapped where it lies, the data with rights drawn by lot; user code runs at an alias. All of that may be
+// there in the upper half of the address space as well, where supervisors have theirs.
 #pragma once
 
 #include <random>
@@ -23,6 +24,7 @@ inline constexpr u64 kUserCode = 0x2000'0000;      // Sv39: kCode, executable by
 inline constexpr u64 kWritableCode = 0x3000'0000;  // Sv39: kCode, writable by all
 inline constexpr u64 kData = kRam + 0x30000;
 inline constexpr unsigned kDataPages = 16;
+inline constexpr u64 kUpper = 0xffff'ffc0'0000'0000;  // Sv39: what is added to addresses of the first GiB from kRam on
 inline constexpr u64 kLargePage = 0x6000'0000;     // Sv39: kRam and more, read-only, in one 2 MiB page
 
 // A program with what it starts from, and what happens to it from outside.
@@ -48,6 +50,7 @@ class ScenarioMaker {
   Scenario make(bool user, bool paged) {
     user_ = user;
     paged_ = paged;
+    upper_ = paged && !user && chance(0.6);
     Scenario scenario{make_contents(), {}};
     u64 time = 0;
     for (unsigned i = 0; i < 12; ++i) {
@@ -148,8 +151,9 @@ class ScenarioMaker {
   void emit_pointer(std::uint8_t r) {
     u64 address = kData + below(kDataPages) * kPageSize;
     address += chance(0.3) ? kPageSize - 1 - below(16) : below(kPageSize / 8) * 8;
-    if (chance(0.08)) address = kDevice + below(kPageSize / 8) * 8;
     if (chance(0.08)) address = kLargePage + below(0xc0000);
+    if (upper_ && chance(0.6)) address += kUpper;
+    if (chance(0.08)) address = kDevice + below(kPageSize / 8) * 8;
     if (chance(0.02)) address = number();
     emit(fmt::format("li x{}, {:#x}", r, address));
   }
@@ -343,7 +347,9 @@ class ScenarioMaker {
   void emit_remap() {
     const unsigned page = static_cast<unsigned>(below(kDataPages));
     emit(fmt::format("li t0, {:#x}; li t1, {:#x}; sd t1, 0(t0)", data_entry(page), data_leaf(page)));
-    emit(fmt::format("li t2, {:#x}; sfence.vma {}, zero", kData + page * kPageSize, chance(0.7) ? "t2" : "zero"));
+    const bool one = chance(0.7);
+    emit(fmt::format("li t2, {:#x}; sfence.vma {}, zero", kData + page * kPageSize, one ? "t2" : "zero"));
+    if (one && upper_) emit(fmt::format("li t2, {:#x}; sfence.vma t2, zero", kUpper + kData + page * kPageSize));
   }
   void emit_satp() {
     emit(fmt::format("li t0, {:#x}; csrrw t1, satp, t0", chance(0.3) ? 0 : satp(below(3))));
@@ -425,7 +431,7 @@ class ScenarioMaker {
 
   // --- What it runs in.
 
-  static constexpr u64 kV = 1, kR = 2, kW = 4, kX = 8, kU = 16, kA = 64, kD = 128, kAD = kA | kD;
+  static constexpr u64 kV = 1, kR = 2, kW = 4, kX = 8, kU = 16, kG = 32, kA = 64, kD = 128, kAD = kA | kD;
 
   static u64 leaf(u64 gpa, u64 flags) { return gpa >> 2 | flags; }
   static u64 satp(u64 asid) { return u64{8} << 60 | asid << 44 | kTables >> kPageShift; }
@@ -434,9 +440,10 @@ class ScenarioMaker {
     const u64 gpa = chance(0.8) ? kData + below(kDataPages) * kPageSize
                                 : one_of<u64>({kDevice, kRam + kRamBytes, kData + page * kPageSize});
     const u64 rights = chance(0.7) ? kR | kW : one_of<u64>({kR, kX, kR | kX, kR | kW | kX, kW, 0});
-    const u64 user = chance(0.7) ? kU : 0;
+    const u64 user = chance(upper_ ? 0.25 : 0.7) ? kU : 0;
     const u64 touched = chance(0.8) ? kAD : one_of<u64>({0, kA});
-    return leaf(gpa, (chance(0.95) ? kV : 0) | rights | user | touched);
+    const u64 global = upper_ && chance(0.8) ? kG : 0;
+    return leaf(gpa, (chance(0.95) ? kV : 0) | rights | user | global | touched);
   }
 
   void make_tables(Contents& contents) {
@@ -445,6 +452,7 @@ class ScenarioMaker {
     const u64 low = kTables + 0x1000, high = kTables + 0x2000;
     link(kTables, 0, low);   // from 0
     link(kTables, 1, high);  // from kRam, 1 GiB
+    if (upper_) link(kTables, 257, high);
     const u64 fine = kTables + 0x4000, user_code = kTables + 0x5000, writable = kTables + 0x6000;
     link(high, 0, fine);
     link(low, kUserCode >> 21 & 511, user_code);
@@ -535,7 +543,7 @@ class ScenarioMaker {
     for (unsigned r = 1; r < 32; ++r) s.x[r] = number();
     for (u64& f : s.f) f = chance(0.5) ? double_bits() : single_bits();
     s.frm = static_cast<std::uint8_t>(chance(0.7) ? 0 : below(5));
-    s.privilege = user_ ? Privilege::kUser : chance(0.3) ? Privilege::kSupervisor : Privilege::kMachine;
+    s.privilege = user_ ? Privilege::kUser : chance(upper_ ? 0.7 : 0.3) ? Privilege::kSupervisor : Privilege::kMachine;
     s.mtvec = kMachineHandler | below(2);
     s.stvec = kSupervisorHandler | below(2);
     s.mscratch = kSaveArea;
@@ -555,6 +563,7 @@ class ScenarioMaker {
   std::mt19937_64 random_;
   bool user_ = false;   // in U-mode, and stays there
   bool paged_ = false;  // Sv39
+  bool upper_ = false;  // with kRam in the upper half, too
   std::vector<std::uint16_t> code_;
   std::vector<std::size_t> units_;
   std::vector<Fixup> fixups_;

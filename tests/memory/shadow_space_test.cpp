@@ -35,10 +35,10 @@ class ShadowSpaceTest : public testing::Test {
   static GuestPhysical page(std::uint64_t i) { return kRam + i * kPageSize; }
   std::optional<std::uint64_t> read(std::uint64_t gva) {
     std::uint64_t value = 0;
-    if (guarded_read(space_->base() + gva, 8, value) != 0) return std::nullopt;
+    if (guarded_read(space_->host(gva), 8, value) != 0) return std::nullopt;
     return value;
   }
-  bool write(std::uint64_t gva, std::uint64_t value) { return guarded_write(space_->base() + gva, 8, value) == 0; }
+  bool write(std::uint64_t gva, std::uint64_t value) { return guarded_write(space_->host(gva), 8, value) == 0; }
 
   GuestMemory memory_;
   std::unique_ptr<ShadowSpace> space_;
@@ -46,6 +46,9 @@ class ShadowSpaceTest : public testing::Test {
 };
 
 using Page = ShadowSpace::Page;
+using GuestPage = ShadowSpace::GuestPage;
+
+std::optional<GuestPage> nothing(std::uint64_t) { return std::nullopt; }
 
 TEST_F(ShadowSpaceTest, HasWhatWasEntered) {
   EXPECT_EQ(read(0x10000), std::nullopt);
@@ -73,9 +76,10 @@ TEST_F(ShadowSpaceTest, RefusesWhatIsNotThere) {
 TEST_F(ShadowSpaceTest, RemovesWhatChangedAndWasSuspected) {
   std::map<std::uint64_t, Page> tables{{0x1000, {page(1), true}}, {0x2000, {page(2), true}}, {0x3000, {page(3), true}}};
   for (const auto& [gva, entry] : tables) ASSERT_TRUE(space_->enter(gva, entry, kPageSize, kPageSize));
-  const auto look = [&](std::uint64_t gva) -> std::optional<Page> {
+  const auto look = [&](std::uint64_t gva) -> std::optional<GuestPage> {
     const auto found = tables.find(gva);
-    return found == tables.end() ? std::nullopt : std::optional(found->second);
+    if (found == tables.end()) return std::nullopt;
+    return GuestPage{found->second, kPageSize};
   };
   tables.erase(0x2000);
   tables.at(0x3000).writable = false;
@@ -94,7 +98,6 @@ TEST_F(ShadowSpaceTest, RemovesWhatChangedAndWasSuspected) {
 
 // A fence of any address in a large page is one of all its pieces.
 TEST_F(ShadowSpaceTest, SuspectsAllOfLargePages) {
-  const auto nothing = [](std::uint64_t) -> std::optional<Page> { return std::nullopt; };
   constexpr std::uint64_t kLarge = std::uint64_t{2} << 20, kHuge = std::uint64_t{1} << 30;
   ASSERT_TRUE(space_->enter(kLarge, {page(1), true}, kPageSize, kLarge));
   ASSERT_TRUE(space_->enter(4 * kLarge, {page(2), true}, kPageSize, kPageSize));
@@ -109,13 +112,66 @@ TEST_F(ShadowSpaceTest, SuspectsAllOfLargePages) {
   EXPECT_EQ(read(kHuge), std::nullopt);
 }
 
+// A page of 2 MiB that is all there is looked at once.
+TEST_F(ShadowSpaceTest, VerifiesLargePagesAsAWhole) {
+  constexpr std::uint64_t kLarge = ShadowSpace::kPieceBytes;
+  GuestMemory large;
+  ASSERT_TRUE(large.add_ram({kRam, 2 * kLarge}));
+  space_ = ShadowSpace::create(large);
+  const Page first{kRam, true};
+  ASSERT_TRUE(space_->enter(kLarge, first, kLarge, kLarge, false));
+  unsigned looks = 0;
+  const auto as_before = [&](std::uint64_t gva) -> std::optional<GuestPage> {
+    ++looks;
+    return GuestPage{{kRam + (gva - kLarge), true}, kLarge};
+  };
+  space_->suspect(kLarge + 5 * kPageSize);
+  space_->verify(as_before);
+  EXPECT_EQ(looks, 1u);
+  EXPECT_TRUE(write(2 * kLarge - 8, 1));
+  // Of small pages now, one of which lies elsewhere.
+  space_->suspect_all();
+  space_->verify([&](std::uint64_t gva) -> std::optional<GuestPage> {
+    const bool moved = gva == kLarge + kPageSize;
+    return GuestPage{{kRam + (gva - kLarge) + (moved ? kLarge : 0), true}, kPageSize};
+  });
+  EXPECT_TRUE(write(kLarge, 1));
+  EXPECT_FALSE(write(kLarge + kPageSize, 1));
+  EXPECT_EQ(space_->removals_around(kLarge), 1u);
+  space_->suspect_all();
+  looks = 0;
+  space_->verify(as_before);
+  EXPECT_GT(looks, 500u) << "it is not whole any more";
+}
+
+TEST_F(ShadowSpaceTest, HasTheUpperHalf) {
+  space_ = ShadowSpace::create(memory_, ShadowSpace::kUpperHalf);
+  constexpr std::uint64_t kLast = 0 - kPageSize;
+  EXPECT_FALSE(space_->enter(0, {page(0), true}, kPageSize, kPageSize));
+  EXPECT_FALSE(space_->enter(ShadowSpace::kUpperHalf - kPageSize, {page(0), true}, kPageSize, kPageSize));
+  ASSERT_TRUE(space_->enter(ShadowSpace::kUpperHalf, {page(1), true}, kPageSize, kPageSize));
+  ASSERT_TRUE(space_->enter(kLast - kPageSize, {page(2), true}, 2 * kPageSize, kPageSize));
+  EXPECT_EQ(read(ShadowSpace::kUpperHalf), 1u);
+  EXPECT_EQ(read(kLast), 3u);
+  std::uint64_t value = 0;
+  const std::uintptr_t sum = space_->base() + kLast;
+  EXPECT_EQ(guarded_read(reinterpret_cast<const std::byte*>(sum), 8, value), 0);
+  EXPECT_EQ(value, 3u);
+  space_->suspect(kLast);
+  space_->verify(nothing);
+  EXPECT_EQ(read(kLast), std::nullopt);
+  EXPECT_EQ(read(kLast - kPageSize), 2u);
+  space_->clear();
+  EXPECT_EQ(read(ShadowSpace::kUpperHalf), std::nullopt);
+}
+
 // Several at once lie one behind the other, and go one by one.
 TEST_F(ShadowSpaceTest, EntersRuns) {
   ASSERT_TRUE(space_->enter(0x10000, {page(8), true}, 4 * kPageSize, kPageSize));
   for (std::uint64_t i = 0; i < 4; ++i) EXPECT_EQ(read(0x10000 + i * kPageSize), 8 + i);
   EXPECT_EQ(read(0x14000), std::nullopt);
   space_->suspect(0x11000);
-  space_->verify([](std::uint64_t) -> std::optional<Page> { return std::nullopt; });
+  space_->verify(nothing);
   EXPECT_EQ(read(0x10000), 8u);
   EXPECT_EQ(read(0x11000), std::nullopt);
   EXPECT_EQ(read(0x12000), 10u);
@@ -139,9 +195,10 @@ TEST_F(ShadowSpaceTest, KeepsUpWithItsModel) {
         space_->suspect(gone);
         entered.erase(gone);
       }
-      space_->verify([&](std::uint64_t at) -> std::optional<Page> {
+      space_->verify([&](std::uint64_t at) -> std::optional<GuestPage> {
         const auto found = entered.find(at);
-        return found == entered.end() ? std::nullopt : std::optional(found->second);
+        if (found == entered.end()) return std::nullopt;
+        return GuestPage{found->second, kPageSize};
       });
     }
     const std::uint64_t at = address();

@@ -82,7 +82,11 @@ void Compiler::Emission::emit_part(std::size_t part) {
   xmm_of_.fill(ir::kNone);
   slot_used_.fill(false);
   in_state_.fill(ir::kNone);
-  find_groups();
+  if (window_ == nullptr) {
+    find_groups();
+  } else {
+    group_of_.assign(block_->insts.size(), kNoGroup);
+  }
   inside_.clear();
   skipped_ = 0;
   flags_of_ = ir::kNone;
@@ -112,12 +116,13 @@ std::optional<std::size_t> Compiler::Emission::part_at(std::uint64_t address) co
   return std::nullopt;
 }
 
-EmittedCode Compiler::compile(const PlacedBlock& block) const {
-  return Emission(offsets_, features_, Pins{offsets_.pinned, {}}, {&block, 1}, std::nullopt).run();
+EmittedCode Compiler::compile(const PlacedBlock& block, const Window* window) const {
+  return Emission(offsets_, features_, Pins{offsets_.pinned, {}}, {&block, 1}, std::nullopt, window).run();
 }
 
-EmittedCode Compiler::compile_region(std::span<const PlacedBlock> blocks, const Pins& pins, std::uint64_t unfit) const {
-  return Emission(offsets_, features_, pins, blocks, unfit).run();
+EmittedCode Compiler::compile_region(std::span<const PlacedBlock> blocks, const Pins& pins, std::uint64_t unfit,
+                                     const Window* window) const {
+  return Emission(offsets_, features_, pins, blocks, unfit, window).run();
 }
 
 std::span<const unsigned> Compiler::pinned_registers() {

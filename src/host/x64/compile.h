@@ -7,6 +7,7 @@
 #pragma once
 
 #include <array>
+#include <bitset>
 #include <cstddef>
 #include <cstdint>
 #include <span>
@@ -31,7 +32,7 @@ struct HostFeatures {
 };
 
 // Makes `base` the base of the GS segment, for code that was compiled for HostFeatures::segment_bases. On such hosts only.
-void set_segment_base(const void* base);
+void set_segment_base(std::uintptr_t base);
 
 // A stub that keeps the guest registers that all blocks pin, and one for regions, which keep their own.
 struct StubOffsets {
@@ -52,6 +53,19 @@ inline constexpr std::int64_t kShadowReach = 1 << 20;
 // it by so much at most, or is followed by a check: what is addressed by it needs none.
 inline constexpr std::int64_t kStackStride = 2048;
 
+// In paged memory, code can be made to reach data by the GS segment's base as well: those at addresses from
+// StateOffsets::window on. The accesses of some instructions go by the software TLB all the same.
+struct Window {
+  std::bitset<2048> outside;  // those, by halfword of the page
+  // Whether there is one at page offsets in [begin, end).
+  bool any_in(unsigned begin, unsigned end) const {
+    for (unsigned i = begin / 2; outside.any() && i < end / 2; ++i) {
+      if (outside[i]) return true;
+    }
+    return false;
+  }
+};
+
 // Byte offsets in the guest's flat state and in the tables that it points to.
 struct StateOffsets {
   MemoryModel memory;
@@ -62,6 +76,7 @@ struct StateOffsets {
   std::uint32_t slots;   // likewise, kSpillSlots of 8 bytes
   std::uint32_t signs;   // likewise, the sign bits of a double and of a single, 8 bytes each
   std::uint32_t outside;  // likewise, the bits that no address in the segment has
+  std::uint32_t window;   // likewise, the least address in the window
   StubOffsets read, write, step;                                        // likewise
   std::uint32_t tlb_read, tlb_write, tlb_fetch;  // arrays of {tag, addend or page object} in the TLB
   std::uint32_t tlb_entries;                     // of each array; a power of two
@@ -101,7 +116,7 @@ struct Link {
 struct FaultPoint {
   std::uint32_t at;         // offset in the code of the host instruction
   std::uint32_t unretired;  // of the budget to give back: that instruction and those after it
-  std::uint64_t pc;
+  std::uint64_t pc;         // in paged memory its offset in the page
 };
 
 struct EmittedCode {
@@ -181,11 +196,12 @@ class Compiler {
   Stubs make_stubs(SlowHelper read, SlowHelper write, SlowHelper step, ClockHelper clock) const;
 
   // Any thread may compile.
-  EmittedCode compile(const PlacedBlock& block) const;
+  EmittedCode compile(const PlacedBlock& block, const Window* window = nullptr) const;
 
   // Compiles blocks together: jumps among them are direct, and they keep `pins` in host registers instead of the
   // ones that all other code agrees on. Entered at the first block. Page slots in `unfit` are not used.
-  EmittedCode compile_region(std::span<const PlacedBlock> blocks, const Pins& pins, std::uint64_t unfit = 0) const;
+  EmittedCode compile_region(std::span<const PlacedBlock> blocks, const Pins& pins, std::uint64_t unfit = 0,
+                             const Window* window = nullptr) const;
 
   // The host registers that keep pinned guest registers, by their numbers in machine code.
   static std::span<const unsigned> pinned_registers();

@@ -53,10 +53,10 @@ inline x86::Mem state(std::int64_t offset, unsigned bytes = 8) {
 std::vector<std::byte> bytes_of(CodeHolder& code);
 
 // In paged memory: finds the TLB entry of the guest address in rax, and gives that field of it, by the offset of the array
-// plus that in an entry. In rcx is what leads to the entry.
+// plus that in an entry. In rcx is what leads to the entry. With `by_segment` GS must lead to the TLB.
 class TlbEntry {
  public:
-  TlbEntry(x86::Assembler& a, const StateOffsets& o, const HostFeatures& features);
+  TlbEntry(x86::Assembler& a, const StateOffsets& o, const HostFeatures& features, bool by_segment);
   x86::Mem field(std::uint32_t offset) const;
 
  private:
@@ -64,9 +64,9 @@ class TlbEntry {
 };
 
 // Jumps to the code of the guest address in rax, if the running thread knows it; else to `miss`. A call leaves the
-// host's return address on the stack.
+// host's return address on the stack. In paged memory `by_segment` as above.
 void emit_jump_to_rax(x86::Assembler& a, const StateOffsets& o, const HostFeatures& features, const Label& miss,
-                      bool call = false);
+                      bool by_segment, bool call = false);
 // Leaves translated code with pc in rax, and for kLink the site in rcx.
 void emit_leave(x86::Assembler& a, const StateOffsets& o, ExitReason reason);
 
@@ -74,14 +74,16 @@ class Compiler::Emission {
  public:
   // Of a region `unfit` has the page slots not to be used.
   Emission(const StateOffsets& offsets, const HostFeatures& features, const Pins& pins,
-           std::span<const PlacedBlock> parts, std::optional<std::uint64_t> unfit)
+           std::span<const PlacedBlock> parts, std::optional<std::uint64_t> unfit, const Window* window)
       : o_(offsets),
         features_(features),
         pins_(pins),
         parts_(parts),
         region_(unfit.has_value()),
         unfit_slots_(unfit.value_or(0)),
+        window_(window),
         last_value_xmm_(kLastXmm - static_cast<unsigned>(pins.floating.size())) {
+    assert(window == nullptr || (!flat() && features.segment_bases));
     assert(pins.integer.size() <= kPinnedRegisters && pins.floating.size() <= kPinnedFloatingRegisters);
     code_.reset(ResetPolicy::kSoft);
     code_.init(Environment::host());
@@ -120,6 +122,11 @@ class Compiler::Emission {
   void later(const Function& emit_cold) { cold_.push_back({part_, emit_cold}); }
 
   bool flat() const { return o_.memory != MemoryModel::kPaged; }
+  // Whether the instruction reaches data by one host instruction, which faults where nothing is.
+  bool is_direct(const Inst& inst) const {
+    return flat() || (window_ != nullptr && !window_->outside[address_of(block_->origins[inst.origin].offset) % kPageSize / 2]);
+  }
+  bool tlb_by_segment() const { return features_.segment_bases && window_ == nullptr; }
   // Where an offset from the current part's start lies, as addresses of parts say it.
   std::uint64_t address_of(std::int64_t target) const { return address_ + static_cast<std::uint64_t>(target); }
   std::optional<std::size_t> part_at(std::uint64_t address) const;
@@ -356,10 +363,12 @@ class Compiler::Emission {
   // The host instruction that comes next makes the access of the guest instruction `origin` in flat memory, or faults in its
   // place.
   void note_access(unsigned origin);
-  // Where the access of `inst` goes in flat memory; may need `scratch`.
+  // Where the access of `inst`, which is direct, goes; may need `scratch`.
   x86::Mem flat_location(const Inst& inst, std::int64_t offset, const x86::Gp& scratch);
   x86::Mem flat_at(const x86::Gp& base, std::int64_t offset) const;
-  // In a shadow: whether an earlier access of the part has shown that the value, or one near it, is an address inside.
+  // Jumps to `out` if what is in `base` is no address inside of the shadow or window.
+  void test_inside(const x86::Gp& base, const Label& out);
+  // In a shadow or window: whether an earlier access of the part has shown that the value, or one near it, is an address inside.
   bool is_inside(Value value, std::int64_t offset);
   // The value that the other is made from by adding constants, and their sum; up to the first sum beyond the reach.
   struct Root {
@@ -494,6 +503,7 @@ class Compiler::Emission {
   const std::span<const PlacedBlock> parts_;
   const bool region_;
   const std::uint64_t unfit_slots_;
+  const Window* const window_;  // may be null
   const unsigned last_value_xmm_;
   std::size_t part_ = 0;  // the one being emitted, with its block and address
   const ir::Block* block_ = nullptr;
@@ -524,7 +534,7 @@ class Compiler::Emission {
   std::array<Value, 32> in_state_{};  // by guest register: what the state has there, or kNone
   std::vector<Group>& groups_ = workspace_.groups;
   std::vector<std::uint16_t>& group_of_ = workspace_.group_of;  // by instruction
-  std::vector<Value>& inside_ = workspace_.inside;  // in a shadow: values that are near addresses inside
+  std::vector<Value>& inside_ = workspace_.inside;  // in a shadow or window: values that are near addresses inside
   Value fused_ = ir::kNone;
   Value flags_of_ = ir::kNone;  // see note_flags(); as long as nothing is emitted behind flags_at_
   std::size_t flags_at_ = 0;

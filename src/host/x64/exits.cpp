@@ -152,7 +152,7 @@ void Compiler::Emission::leave_unpinned(ExitReason reason, std::uint64_t address
 
 void Compiler::Emission::emit_jump(bool call) {
   const Label miss = a_.newLabel();
-  emit_jump_to_rax(a_, o_, features_, miss, call);
+  emit_jump_to_rax(a_, o_, features_, miss, tlb_by_segment(), call);
   later([=, this] {
     a_.bind(miss);
     emit_leave(a_, o_, ExitReason::kGo);

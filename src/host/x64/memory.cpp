@@ -24,7 +24,7 @@ std::uint32_t Compiler::Emission::packed(const Inst& inst) const {
 }
 
 void Compiler::Emission::note_access(unsigned origin) {
-  if (!flat()) return;
+  if (!flat() && window_ == nullptr) return;
   faults_.push_back({static_cast<std::uint32_t>(a_.offset()), unretired_after(origin),
                      address_of(block_->origins[origin].offset)});
 }
@@ -48,7 +48,8 @@ Compiler::Emission::Root Compiler::Emission::root_of(Value value, std::int64_t o
 bool Compiler::Emission::is_inside(Value value, std::int64_t offset) {
   const Root root = root_of(value, offset);
   if (!is_near(root.offset)) return false;
-  if (is_stack_pointer(root.value) || std::ranges::find(inside_, root.value) != inside_.end()) return true;
+  const bool is_kept_inside = o_.memory == MemoryModel::kShadow && is_stack_pointer(root.value);
+  if (is_kept_inside || std::ranges::find(inside_, root.value) != inside_.end()) return true;
   inside_.push_back(root.value);
   return false;
 }
@@ -70,10 +71,21 @@ void Compiler::Emission::guard_stack_pointer(const Inst& inst) {
   });
 }
 
+void Compiler::Emission::test_inside(const x86::Gp& base, const Label& out) {
+  if (window_ != nullptr) {
+    a_.cmp(base, state(o_.window));
+    a_.jb(out);
+  } else {
+    a_.test(state(o_.outside), base);
+    a_.jnz(out);
+  }
+}
+
 x86::Mem Compiler::Emission::flat_location(const Inst& inst, std::int64_t offset, const x86::Gp& scratch) {
   const Value value = inst.operands[0];
   x86::Gp base = use(value, scratch);
-  if (o_.memory != MemoryModel::kShadow || is_inside(value, offset)) return flat_at(base, offset);
+  const bool is_bounded = o_.memory == MemoryModel::kShadow || window_ != nullptr;
+  if (!is_bounded || is_inside(value, offset)) return flat_at(base, offset);
   if (offset > kShadowReach || offset < -kShadowReach) {
     a_.lea(scratch, x86::ptr(base, static_cast<int>(offset)));
     base = scratch;
@@ -81,8 +93,7 @@ x86::Mem Compiler::Emission::flat_location(const Inst& inst, std::int64_t offset
   }
   // What is no address inside is as rare as what has no page, and found in the same way.
   const Label out = a_.newLabel();
-  a_.test(state(o_.outside), base);
-  a_.jnz(out);
+  test_inside(base, out);
   later([this, out, origin = inst.origin] {
     a_.bind(out);
     note_access(origin);
@@ -104,7 +115,7 @@ Label Compiler::Emission::leave_by_step(const Inst& inst) {
 void Compiler::Emission::emit_lookup(ir::Access access, std::int64_t offset, const x86::Gp& base, std::uint32_t array,
                                      const Label& slow) {
   address_of_access(x86::rax, base, offset);
-  const TlbEntry entry(a_, o_, features_);
+  const TlbEntry entry(a_, o_, features_, tlb_by_segment());
   a_.mov(x86::rdx, x86::rax);
   a_.and_(x86::rdx, tag_mask(access));
   a_.cmp(x86::rdx, entry.field(array));
@@ -174,7 +185,7 @@ void Compiler::Emission::end_group() {
 }
 
 std::optional<unsigned> Compiler::Emission::page_slot_now() {
-  if (!features_.segment_bases) return std::nullopt;
+  if (!tlb_by_segment()) return std::nullopt;
   const Inst& inst = block_->insts[now_];
   const Inst& base = block_->insts[inst.operands[0]];
   const auto number = base.op == Op::kGet ? guest_register_at(base.imm) : std::nullopt;
@@ -219,7 +230,7 @@ void Compiler::Emission::address_of_access(const x86::Gp& into, const x86::Gp& b
 
 void Compiler::Emission::look_up(const Span& span, const Label& alone) {
   address_of_access(x86::rax, span.base, span.least);
-  const TlbEntry entry(a_, o_, features_);
+  const TlbEntry entry(a_, o_, features_, tlb_by_segment());
   // Entries of neighbouring pages are in other places: the last byte's tag at the first byte's place says both.
   a_.lea(x86::rdx, x86::ptr(x86::rax, span.beyond));
   a_.and_(x86::rdx, -static_cast<int>(kPageSize));
@@ -258,7 +269,7 @@ x86::Mem Compiler::Emission::locate(const Inst& inst, const x86::Gp& base, std::
     later([=, this] {
       a_.bind(miss);
       address_of_access(x86::rax, base, offset);
-      const TlbEntry entry(a_, o_, features_);
+      const TlbEntry entry(a_, o_, features_, tlb_by_segment());
       a_.cmp(x86::rdx, entry.field(array));
       a_.jne(slow);
       a_.mov(x86::rcx, entry.field(array + 8));
@@ -385,13 +396,10 @@ x86::Mem Compiler::Emission::atomic_location(const Inst& inst, bool reads_only) 
   const x86::Gp base = use(inst.operands[0], x86::rax);
   const unsigned bytes = ir::bytes_of(inst.access());
   const Label out = leave_by_step(inst);
-  if (flat()) {
+  if (is_direct(inst)) {
     a_.test(base.r8(), static_cast<int>(bytes - 1));
     a_.jnz(out);
-    if (o_.memory == MemoryModel::kShadow) {
-      a_.test(state(o_.outside), base);
-      a_.jnz(out);
-    }
+    if (o_.memory == MemoryModel::kShadow || window_ != nullptr) test_inside(base, out);
     if (base != x86::rcx) a_.mov(x86::rcx, base);
     x86::Mem at = flat_at(x86::rcx, 0);
     at.setSize(bytes);
@@ -480,7 +488,7 @@ void Compiler::Emission::emit_compare_swap(const Inst& inst) {
 }
 
 void Compiler::Emission::emit_zero(const Inst& inst) {
-  if (flat()) {
+  if (is_direct(inst)) {
     x86::Mem at = flat_location(inst, 0, x86::rax);
     a_.xorps(x86::xmm0, x86::xmm0);
     for (int done = 0; done < inst.imm; done += 16) {
@@ -517,7 +525,7 @@ void Compiler::Emission::emit_clock() {
 }
 
 void Compiler::Emission::emit_load(const Inst& inst) {
-  if (flat()) {
+  if (is_direct(inst)) {
     const x86::Mem at = flat_location(inst, inst.imm, x86::rax);
     if (inst.type != Type::kI64) {
       const x86::Xmm d = destination_xmm();
@@ -562,7 +570,7 @@ void Compiler::Emission::emit_load(const Inst& inst) {
 }
 
 void Compiler::Emission::emit_store(const Inst& inst) {
-  if (flat()) {
+  if (is_direct(inst)) {
     const Value value = inst.operands[1];
     x86::Mem at = flat_location(inst, inst.imm, x86::rax);
     if (block_->insts[value].type != Type::kI64) {

@@ -3,14 +3,14 @@
 
 namespace doppel::x64 {
 
-void set_segment_base(const void* base) {
+void set_segment_base(std::uintptr_t base) {
   // Of the running thread. Compiled code is the only one to use that segment.
   asm volatile("wrgsbase %0" : : "r"(base));
 }
 
 // An entry has 16 bytes.
-TlbEntry::TlbEntry(x86::Assembler& a, const StateOffsets& o, const HostFeatures& features)
-    : by_segment_(features.segment_bases) {
+TlbEntry::TlbEntry(x86::Assembler& a, const StateOffsets& o, const HostFeatures& features, bool by_segment)
+    : by_segment_(by_segment) {
   if (features.bmi2) {
     a.rorx(x86::ecx, x86::eax, 8);
   } else {
@@ -29,8 +29,8 @@ x86::Mem TlbEntry::field(std::uint32_t offset) const {
 
 // Same tag in the fetch TLB, then the page's own table of entries, whose empty ones lead back to the dispatcher.
 static void emit_jump_by_tlb(x86::Assembler& a, const StateOffsets& o, const HostFeatures& features, const Label& miss,
-                             bool call) {
-  const TlbEntry entry(a, o, features);
+                             bool by_segment, bool call) {
+  const TlbEntry entry(a, o, features, by_segment);
   a.mov(x86::rdx, x86::rax);
   a.and_(x86::rdx, -4096);
   a.mov(state(o.pc), x86::rax);
@@ -45,8 +45,8 @@ static void emit_jump_by_tlb(x86::Assembler& a, const StateOffsets& o, const Hos
 }
 
 void emit_jump_to_rax(x86::Assembler& a, const StateOffsets& o, const HostFeatures& features, const Label& miss,
-                      bool call) {
-  if (o.memory == MemoryModel::kPaged) return emit_jump_by_tlb(a, o, features, miss, call);
+                      bool by_segment, bool call) {
+  if (o.memory == MemoryModel::kPaged) return emit_jump_by_tlb(a, o, features, miss, by_segment, call);
   a.mov(x86::ecx, x86::eax);
   a.and_(x86::ecx, state(o.jump_mask, 4));
   a.mov(x86::rdx, state(o.tlb));
@@ -150,7 +150,8 @@ Stubs Compiler::make_stubs(SlowHelper read, SlowHelper write, SlowHelper step, C
       fill(true);
       a.mov(x86::rax, state(offsets_.pc));
       const Label miss = a.newLabel();
-      emit_jump_to_rax(a, offsets_, features_, miss);
+      // What GS leads to depends on where it goes.
+      emit_jump_to_rax(a, offsets_, features_, miss, false);
       a.bind(miss);
       emit_leave(a, offsets_, ExitReason::kGo);
     }

@@ -32,6 +32,7 @@ struct CodeFrame {
   std::array<std::uint64_t, 2> signs{std::uint64_t{1} << 63, std::uint64_t{1} << 31};  // of a double and of a single
   std::uint64_t jump_mask = 0;       // the bits of a guest address by which its entry in the table of jumps is found
   std::uint64_t outside = 0;         // address bits that are not to be seen in a shadow (memory/shadow_space.h)
+  std::uint64_t window = 0;          // the least address of a window
   // Where values of a block go that find no register. More than the longest block can keep alive.
   static constexpr unsigned kSlots = 512;
   std::array<std::uint64_t, kSlots> slots;

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <utility>
 
 #include "base/bits.h"
 #include "isa/riscv/csr.h"
@@ -21,6 +22,10 @@ constexpr std::uint64_t kReserved = std::uint64_t{0x7f} << 54;
 
 // Of programs' pages, how many are looked at together.
 constexpr std::uint64_t kShadowBlock = 16 * kPageSize;
+
+// How many pages of the window's 2 MiB around a page may have been removed for it to be entered: at first, and after so many
+// instructions one more. What the supervisor maps for a moment is not worth the host's mappings.
+constexpr std::uint64_t kRemovalsAtFirst = 64, kInstructionsARemoval = 200'000;
 
 // satp.MODE values.
 constexpr unsigned kBare = 0, kSv39 = 8, kSv57 = 10;
@@ -99,6 +104,9 @@ void Mmu::use(Slot& slot) {
   latest_[slot.key.mode()] = &slot;
   current_slot_ = &slot;
   current_ = slot.tlb.get();
+  const bool windowed = window_ != nullptr && can_use_window(slot.key);
+  // To code that uses the window, or does not, all is different now.
+  if (std::exchange(windowed_, windowed) != windowed) ++changes_;
   if ((hart_.state().mstatus & mstatus::kSum) == 0) current_->clear_user_pages();
 }
 
@@ -113,6 +121,7 @@ void Mmu::flush() {
   pmp_open_ = (state.pmpcfg[first] & 0x9f) == 0x1f &&
               (state.pmpaddr[first] | std::uint64_t{1} << 53) == ~std::uint64_t{0} >> 10;
   update();
+  if (window_ != nullptr) verify_window(nullptr);
 }
 
 void Mmu::flush_fetch() {
@@ -142,6 +151,8 @@ void Mmu::fence(const std::uint64_t* gva, const std::uint64_t* asid) {
     }
   }
   update();
+  // A fence of one address space is not one of global pages.
+  if (window_ != nullptr && asid == nullptr) verify_window(gva);
 }
 
 void Mmu::Shadow::suspect(const std::uint64_t* gva) {
@@ -179,49 +190,80 @@ unsigned Mmu::end_shadow() {
   return ++current_slot_->ended_shadows;
 }
 
-std::optional<Mmu::ShadowPage> Mmu::shadow_page(std::uint64_t gva) {
-  const auto found = walk(gva, Access::kRead, kUser, false);
-  if (!found) return std::nullopt;
+std::optional<ShadowSpace::GuestPage> Mmu::shadow_page(std::uint64_t gva, std::uint8_t privilege) {
+  const auto found = walk(gva, Access::kRead, privilege, false);
+  if (!found || (privilege == kSupervisor && (!found->global || found->user))) return std::nullopt;
   const GuestPhysical page{align_down(found->gpa.value, kPageSize)};
   bool whole = true;
-  if (ram(page, kPageSize) == nullptr || !pmp_allows(page, kPageSize, Access::kRead, kUser, &whole)) return std::nullopt;
-  const bool writable = found->writes && pmp_allows(page, kPageSize, Access::kWrite, kUser, &whole);
+  if (ram(page, kPageSize) == nullptr || !pmp_allows(page, kPageSize, Access::kRead, privilege, &whole)) return std::nullopt;
+  const bool writable = found->writes && pmp_allows(page, kPageSize, Access::kWrite, privilege, &whole);
   if (!whole) return std::nullopt;
-  return ShadowPage{{page, writable}, found->page_bytes};
+  return ShadowSpace::GuestPage{{page, writable}, found->page_bytes};
 }
 
 void Mmu::verify_shadow() {
-  current_slot_->shadow->space->verify([this](std::uint64_t gva) -> std::optional<ShadowSpace::Page> {
-    const auto now = shadow_page(gva);
-    if (!now) return std::nullopt;
-    return now->page;
-  });
+  current_slot_->shadow->space->verify([this](std::uint64_t gva) { return shadow_page(gva, kUser); });
 }
 
 bool Mmu::enter_in_shadow(std::uint64_t gva) {
-  const auto here = shadow_page(gva);
+  const auto here = shadow_page(gva, kUser);
   if (!here) return true;
-  ShadowSpace& space = *current_slot_->shadow->space;
   ++current_slot_->shadow->faults;
+  return enter_page(*current_slot_->shadow->space, gva, *here, kUser);
+}
+
+bool Mmu::enter_page(ShadowSpace& space, std::uint64_t gva, const ShadowSpace::GuestPage& here, std::uint8_t privilege) {
+  // A supervisor's large pages are all of RAM, of which a guest may never use the most.
+  const bool populate = privilege == kUser;
   const std::uint64_t page = align_down(gva, kPageSize);
   // All of a large page, as far as that is one piece.
-  const std::uint64_t large = std::min(here->guest_bytes, ShadowSpace::kPieceBytes);
+  const std::uint64_t large = std::min(here.bytes, ShadowSpace::kPieceBytes);
   if (large > kPageSize && pmp_open_) {
     const std::uint64_t first = align_down(gva, large);
-    const GuestPhysical gpa{here->page.gpa.value - (page - first)};
-    if (space.enter(first, {gpa, here->page.writable}, large, here->guest_bytes)) return true;
+    const GuestPhysical gpa{here.page.gpa.value - (page - first)};
+    if (space.enter(first, {gpa, here.page.writable}, large, here.bytes, populate)) return true;
   }
   // Neighbours that were in use before, and lie beside it in RAM as well, come with it.
   std::uint64_t begin = page, end = page + kPageSize;
   const std::uint64_t block = align_down(page, kShadowBlock);
   const auto joins = [&](std::uint64_t neighbour) {
-    const auto there = shadow_page(neighbour);
-    return there && there->page == ShadowSpace::Page{{here->page.gpa.value + neighbour - page}, here->page.writable};
+    const auto there = shadow_page(neighbour, privilege);
+    return there && there->page == ShadowSpace::Page{{here.page.gpa.value + neighbour - page}, here.page.writable};
   };
   while (begin > block && joins(begin - kPageSize)) begin -= kPageSize;
   while (end < block + kShadowBlock && joins(end)) end += kPageSize;
-  const GuestPhysical gpa{here->page.gpa.value + begin - page};
-  return space.enter(begin, {gpa, here->page.writable}, end - begin, here->guest_bytes);
+  const GuestPhysical gpa{here.page.gpa.value + begin - page};
+  return space.enter(begin, {gpa, here.page.writable}, end - begin, here.bytes, populate);
+}
+
+bool Mmu::can_use_window(const Key& key) {
+  return key.fetch_privilege == kSupervisor && key.data_privilege == kSupervisor && !key.mxr &&
+         bits(key.satp, 63, 60) == kSv39;
+}
+
+bool Mmu::open_window() {
+  if (window_ != nullptr || !can_use_window(current_slot_->key)) return false;
+  window_ = ShadowSpace::create(hart_.env().memory, ShadowSpace::kUpperHalf);
+  windowed_ = window_ != nullptr;
+  window_opened_at_ = hart_.state().instructions;
+  return windowed_;
+}
+
+void Mmu::verify_window(const std::uint64_t* gva) {
+  // Without page tables that say what the supervisor may read, nothing of it is sure.
+  const HartState& state = hart_.state();
+  if (bits(state.satp, 63, 60) != kSv39 || (state.mstatus & mstatus::kMxr) != 0) return window_->clear();
+  gva != nullptr ? window_->suspect(*gva) : window_->suspect_all();
+  if (window_->any_suspects()) window_->verify([this](std::uint64_t at) { return shadow_page(at, kSupervisor); });
+}
+
+bool Mmu::enter_in_window(std::uint64_t gva) {
+  if (!window_->contains(gva)) return false;
+  const auto here = shadow_page(gva, kSupervisor);
+  if (!here) return false;
+  const std::uint64_t repaid = (hart_.state().instructions - window_opened_at_) / kInstructionsARemoval;
+  if (window_->removals_around(gva) > kRemovalsAtFirst + repaid) return false;
+  return enter_page(*window_, gva, *here, kSupervisor);
 }
 
 std::byte* Mmu::ram(GuestPhysical gpa, unsigned bytes) const {

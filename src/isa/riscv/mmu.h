@@ -5,7 +5,8 @@
 // anything, and a hit is one comparison.
 //
 // A program that runs for long can have its address space shadowed: its context keeps a ShadowSpace, in which an engine may
-// access what it has asked the Mmu to enter there.
+// access what it has asked the Mmu to enter there. Of the supervisor's half, which is the same in all address spaces, the
+// hart has one ShadowSpace, the *window*.
 // Belongs to the hart's thread.
 #pragma once
 
@@ -76,8 +77,21 @@ class Mmu {
   unsigned end_shadow();
   // To be called before code runs in the shadow after a fence.
   void verify_shadow();
-  // Enters the page of `gva`, and perhaps more, if the program may access it without a change to its page table. False: the host refuses.
+  // Enters the page of `gva`, and perhaps more, if the program may access it without a change to its page table. False:
+  // the host refuses.
   bool enter_in_shadow(std::uint64_t gva);
+
+  // --- The supervisor's window: what an Sv39 address space has in its upper half, as far as that is RAM and global. Unlike
+  // a shadow it is always verified.
+
+  // The window, if it is open and the context in force is the supervisor's; else nullptr.
+  ShadowSpace* window() { return windowed_ ? window_.get() : nullptr; }
+  // Opens it, if the context in force is one that can use it and the host gives the addresses. Until flush_fetch() is called
+  // the engine has no code for it.
+  bool open_window();
+  bool window_is_open() const { return window_ != nullptr; }
+  // Enters the page of `gva`, and perhaps more, in the window in force. False: it is none of the window's, or changes too often.
+  bool enter_in_window(std::uint64_t gva);
 
   // Where `gva` lies for a debugger: in the current mode, whatever the permissions, and without a trace.
   std::optional<GuestPhysical> look_up(std::uint64_t gva) const;
@@ -144,12 +158,14 @@ class Mmu {
   void use(Slot& slot);
   // `may_update`: sets A and D bits if need be; otherwise a page that lacks them is a fault.
   std::expected<Walk, Trap> walk(std::uint64_t gva, Access access, std::uint8_t privilege, bool may_update = true);
-  // What a shadow may have of that page.
-  struct ShadowPage {
-    ShadowSpace::Page page;
-    std::uint64_t guest_bytes;
-  };
-  std::optional<ShadowPage> shadow_page(std::uint64_t gva);
+  // What a shadow, of programs or of the supervisor, may have of that page.
+  std::optional<ShadowSpace::GuestPage> shadow_page(std::uint64_t gva, std::uint8_t privilege);
+  // False: the host refuses.
+  bool enter_page(ShadowSpace& space, std::uint64_t gva, const ShadowSpace::GuestPage& here, std::uint8_t privilege);
+  // Whether a context of that kind can use the window.
+  static bool can_use_window(const Key& key);
+  // Compares the window with the page tables, after a fence of that address, or of all.
+  void verify_window(const std::uint64_t* gva);
   // Whether the page-table entry `value`, a leaf, lets its page be accessed so.
   bool permits(std::uint64_t value, Access access, std::uint8_t privilege) const;
   Walk end_of_walk(std::uint64_t value, unsigned offset_bits, std::uint64_t gva, std::uint8_t privilege) const;
@@ -169,6 +185,9 @@ class Mmu {
   std::array<Slot*, kModes> latest_{};  // the slot last used for each mode
   Slot* current_slot_ = nullptr;
   TlbContext* current_ = nullptr;
+  std::unique_ptr<ShadowSpace> window_;  // may be null
+  std::uint64_t window_opened_at_ = 0;   // in the hart's instructions
+  bool windowed_ = false;                // the context in force uses it
   bool pmp_open_ = false;  // the first entry in use lets everyone do everything
   std::uint64_t tick_ = 0;
   std::uint64_t changes_ = 0;
