@@ -37,6 +37,7 @@ class Lockstep {
   }
   std::string differences() const { return engine_test::differences(reference_, translated_); }
   Machine& reference() { return reference_; }
+  Machine& translated() { return translated_; }
   EngineStatistics statistics() const { return translated_.statistics(); }
 
  private:

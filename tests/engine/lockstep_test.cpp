@@ -111,6 +111,27 @@ TEST(Lockstep, ProgramsAreShadowed) {
   EXPECT_GT(pages, 20u);
 }
 
+// In a shadow as well the operating system learns that a program has changed its floating-point registers.
+TEST(Lockstep, FloatingPointBecomesDirtyInShadows) {
+  if (!x64::HostFeatures::detect().segment_bases) GTEST_SKIP() << "this host lets nobody set segment bases";
+  Scenario scenario = ScenarioMaker(1).make(true, true);
+  riscv::HartState& state = scenario.contents.state;
+  state.privilege = riscv::Privilege::kUser;
+  state.x[2] = kData;
+  scenario.contents.load(kCode, riscv::test::assemble("li t0, 1000; again: fadd.d fa0, fa0, fa1; addi t0, t0, -1;"
+                                                      "bne t0, zero, again; last: jal zero, last"));
+  scenario.chunks = {{2000, 0, 0}, {4000, 0, 0}};
+  Lockstep lockstep(scenario, Machine::kShadowing);
+  lockstep.run(0, 2000);
+  // As if another program had run meanwhile.
+  for (Machine* machine : {&lockstep.reference(), &lockstep.translated()}) {
+    machine->state().mstatus = (machine->state().mstatus & ~riscv::mstatus::kFs) | u64{2} << 13;
+  }
+  lockstep.run(1, 4000);
+  EXPECT_EQ(lockstep.statistics().shadows, 1u);
+  EXPECT_EQ(lockstep.differences(), "");
+}
+
 // Supervisors have a window where a scenario asks for it; what they access is found there, and missed where it is not.
 TEST(Lockstep, SupervisorsHaveAWindow) {
   if (!x64::HostFeatures::detect().segment_bases) GTEST_SKIP() << "this host lets nobody set segment bases";

@@ -168,7 +168,7 @@ class LiftMachine {
     if (floating_open_) return;
     floating_open_ = true;
     step_if(state(kFloatingClosed).in(b_));
-    if (base_) return;  // a program cannot see that its registers have changed
+    if (options_.open) return;  // nobody can see that its registers have changed
     const ir::Value status = b_.get(Type::kI64, offsetof(HartState, mstatus));
     b_.set(offsetof(HartState, mstatus), b_.emit(Op::kOr, Type::kI64, status, b_.constant(mstatus::kFsDirty)));
   }
