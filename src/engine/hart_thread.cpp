@@ -20,11 +20,11 @@ class InterpreterEngine final : public Engine {
 }  // namespace
 
 Result<std::unique_ptr<Engine>> make_engine(EngineKind kind, riscv::Hart& hart, std::shared_ptr<TranslationLog> log,
-                                            std::shared_ptr<CodeArchive> archive) {
+                                            const MachineCode& kept) {
   if (kind == EngineKind::kTranslate) {
     auto engine = TranslatorEngine::create(hart);
     if (engine && log != nullptr) (*engine)->trace(std::move(log));
-    if (engine && archive != nullptr) (*engine)->keep_code(std::move(archive));
+    if (engine) (*engine)->keep_code(kept);
     return engine;
   }
   return std::make_unique<InterpreterEngine>(hart);

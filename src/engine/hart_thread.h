@@ -15,11 +15,10 @@
 namespace doppel {
 
 // Makes the engine of that kind for `hart`, which must outlive it. Fails where the host refuses executable
-// memory. A translator reports what it does to `log`, and keeps its code in `archive`, if there are any. Before the hart
-// runs.
+// memory. A translator reports what it does to `log`, if there is one, and keeps its code in `kept`. Before the hart runs.
 Result<std::unique_ptr<Engine>> make_engine(EngineKind kind, riscv::Hart& hart,
                                             std::shared_ptr<TranslationLog> log = nullptr,
-                                            std::shared_ptr<CodeArchive> archive = nullptr);
+                                            const MachineCode& kept = {});
 
 // A budget that no hart uses up.
 inline constexpr std::uint64_t kUnlimited = ~std::uint64_t{0} >> 2;

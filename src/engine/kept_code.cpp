@@ -8,6 +8,8 @@
 #include <array>
 #include <string_view>
 
+#include <fmt/format.h>
+
 #include "translator/code_archive.h"
 
 namespace doppel {
@@ -61,5 +63,19 @@ std::shared_ptr<CodeArchive> open_code_archive(int folder, std::span<const std::
 }
 
 void write_code_archive(CodeArchive& archive) { archive.write(); }
+
+MachineCode open_machine_code(int folder, std::string_view isa) {
+  const auto open = [&](std::string_view what) {
+    const std::string identity = fmt::format("{} {}", what, isa);
+    return open_code_archive(folder, std::as_bytes(std::span(identity)));
+  };
+  return {open("machine"), open("shadows")};
+}
+
+void write_machine_code(const MachineCode& code) {
+  for (const auto& archive : {code.paged, code.shadows}) {
+    if (archive != nullptr) archive->write();
+  }
+}
 
 }  // namespace doppel

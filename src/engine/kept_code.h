@@ -6,6 +6,7 @@
 #include <optional>
 #include <span>
 #include <string>
+#include <string_view>
 
 #include "base/result.h"
 #include "base/unique_fd.h"
@@ -26,5 +27,12 @@ Result<UniqueFd> open_code_folder(const std::optional<std::string>& wanted);
 std::shared_ptr<CodeArchive> open_code_archive(int folder, std::span<const std::byte> identity);
 // Writes what was added to it.
 void write_code_archive(CodeArchive& archive);
+
+// What a machine keeps: code for paged memory, and for programs in shadows. Both may be null.
+struct MachineCode {
+  std::shared_ptr<CodeArchive> paged, shadows;
+};
+MachineCode open_machine_code(int folder, std::string_view isa);
+void write_machine_code(const MachineCode& code);
 
 }  // namespace doppel

@@ -24,6 +24,10 @@ using riscv::TlbContext;
 // A Debian with systemd has run 75 MiB of it by its login; what does not fit is all translated anew.
 constexpr std::size_t kCodeBytes = std::size_t{128} << 20;
 
+// A machine's programs, where they do not say themselves where they lie: what is linked to fixed addresses has such ones.
+// Others are placed at random by most operating systems, far above.
+constexpr std::uint64_t kLinkedAddresses = std::uint64_t{1} << 32;
+
 // Of page slots in the TLB.
 constexpr unsigned kSlicesARound = 16;
 
@@ -147,6 +151,7 @@ Result<std::shared_ptr<CodeCache>> TranslatorEngine::make_cache(riscv::Hart& har
     model = x64::MemoryModel::kShadow;
     guest.lift = lift_at;
     guest.bytes_at = [&hart](std::uint64_t page) { return code_at(hart.mmu(), page); };
+    guest.recurs = [](std::uint64_t address) { return address < kLinkedAddresses; };
   } else {
     guest.lift = [lifter](auto page, std::uint64_t, unsigned offset, const auto& limits, ir::Block& block) {
       lifter->lift(page, offset, block, limits);
@@ -327,6 +332,7 @@ void TranslatorEngine::shadow() {
   auto cache = make_cache(hart_, true);
   if (!cache) return end_shadow();
   if (log_ != nullptr) report(**cache, log_);
+  (*cache)->use(kept_for_shadows_);
   auto code = std::make_shared<Code>(std::move(*cache), shadow->space->base(), &ended_);
   code->fences_seen = code_fences_;
   in_use_ = nullptr;  // it may be one that is no more

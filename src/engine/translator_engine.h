@@ -5,6 +5,7 @@
 #include <ucontext.h>
 
 #include "engine/engine.h"
+#include "engine/kept_code.h"
 #include "engine/translation_log.h"
 #include "isa/riscv/interpreter.h"
 #include "isa/riscv/lift.h"
@@ -46,8 +47,11 @@ class TranslatorEngine final : public Engine {
   // Reports each translation to `log`, which may be shared.
   void trace(std::shared_ptr<TranslationLog> log);
 
-  // What is translated goes to `archive` and comes from there. Before the first run().
-  void keep_code(std::shared_ptr<CodeArchive> archive) { code_.cache->use(std::move(archive)); }
+  // What is translated goes to `kept`, as far as there is some, and comes from there. Before the first run().
+  void keep_code(const MachineCode& kept) {
+    code_.cache->use(kept.paged);
+    kept_for_shadows_ = kept.shadows;
+  }
 
   std::string_view name() const override { return "translate"; }
   riscv::Exit run(std::uint64_t budget) override;
@@ -138,6 +142,7 @@ class TranslatorEngine final : public Engine {
   Code code_;
   Code* in_use_ = nullptr;  // what state_.frame leads to
   std::vector<std::weak_ptr<Code>> shadows_;
+  std::shared_ptr<CodeArchive> kept_for_shadows_;  // may be null
   std::shared_ptr<TranslationLog> log_;  // may be null
   // The guest address of the host fault by which translated code in a shadow came back.
   std::optional<std::uint64_t> fault_;

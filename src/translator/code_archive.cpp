@@ -77,7 +77,7 @@ struct CodeArchive::Entry {
   std::uint16_t links, faults;
   std::uint8_t integer_pins, floating_pins;
   std::uint8_t region, final;
-  std::uint32_t reserved;
+  std::uint32_t passing;       // not to be written
 
   std::size_t payload_bytes() const {
     return links * sizeof(x64::Link) + faults * sizeof(x64::FaultPoint) +
@@ -239,9 +239,8 @@ bool CodeArchive::take_code(const Entry& entry, std::span<const std::byte> paylo
          std::ranges::all_of(code.links, is_sound) && is_ascending(code.faults, code.code.size(), 1) && take(code);
 }
 
-std::uint64_t CodeArchive::page_of(std::span<const std::byte> content, std::uint64_t kind) {
-  constexpr std::uint64_t kGoldenRatio = 0x9e37'79b9'7f4a'7c15;
-  return align_down(checksum(content) ^ kind * kGoldenRatio, kPageSize);
+std::uint64_t CodeArchive::page_of(std::span<const std::byte> content, std::uint64_t salt) {
+  return align_down(XXH3_64bits_withSeed(content.data(), content.size(), salt), kPageSize);
 }
 
 void CodeArchive::for_each_in(std::uint64_t page, const std::function<bool(const ArchivedCode&)>& take) {
@@ -259,7 +258,7 @@ void CodeArchive::for_each_in(std::uint64_t page, const std::function<bool(const
 void CodeArchive::add(const ArchivedCode& code) {
   // A program that never ends has its share of memory, too.
   const std::lock_guard lock(mutex_);
-  if (payloads_.size() > kMostAddedBytes) return;
+  if (payloads_.size() > (code.recurs ? kMostAddedBytes : kMostAddedBytes / 2)) return;
   constexpr std::size_t kMost = 0xffff;
   if (code.links.size() > kMost || code.faults.size() > kMost) return;
   payloads_.resize((payloads_.size() + 7) & ~std::size_t{7});
@@ -288,7 +287,8 @@ void CodeArchive::add(const ArchivedCode& code) {
                     .floating_pins = static_cast<std::uint8_t>(code.pins ? code.pins->floating.size() : 0),
                     .region = code.pins.has_value(),
                     .final = code.final,
-                    .reserved = 0});
+                    .passing = !code.recurs});
+  if (code.recurs) ++recurring_;
   latest_[code.address] = added_.size() - 1;
 }
 
@@ -309,14 +309,16 @@ void CodeArchive::drop_added() {
   added_.clear();
   payloads_.clear();
   latest_.clear();
+  recurring_ = 0;
 }
 
 void CodeArchive::write() {
   const std::lock_guard lock(mutex_);
-  if (added_.empty() || added_.size() < kept_ / kAddedShare) return;
+  if (recurring_ == 0 || recurring_ < kept_ / kAddedShare) return;
   std::vector<Writing::Item> items;
   const auto take_added = [&] {
     for (const Entry& entry : added_) {
+      if (entry.passing != 0) continue;
       items.push_back({entry, std::span(payloads_).subspan(entry.payload, entry.payload_bytes())});
     }
   };

@@ -3,7 +3,8 @@
 //
 // In flat memory an address is the guest's. In paged memory code says nothing of where it lies: there the address is that
 // of a page that has the content of the guest's, among all that there could be (page_of()), and harts of one machine find
-// in the archive what others have translated.
+// in the archive what others have translated. So they do in a machine's shadowed programs, with pages for all contents at
+// all addresses: many programs lie at the same ones.
 //
 // A file is a header and segments, each an index by guest address and what it points to. It is only ever appended to, by
 // one write() a process, or replaced as a whole, so what is mapped stays as it is. Code is taken by whoever runs the
@@ -40,6 +41,7 @@ struct ArchivedCode {
   std::span<const x64::FaultPoint> faults;
   std::optional<x64::Pins> pins;        // of a region: its own
   bool final;                           // there is nothing better to be made of it
+  bool recurs = true;                   // will be there in the next run, too; else it is of use in this one only
 };
 
 class CodeArchive {
@@ -59,8 +61,9 @@ class CodeArchive {
   std::uint64_t seed() const { return seed_; }
   // Whether nothing had been kept when this was made.
   bool empty() const { return segments_.empty(); }
-  // The address of the page with this content, of which there is code of several kinds.
-  static std::uint64_t page_of(std::span<const std::byte> content, std::uint64_t kind = 0);
+  // The address of the page with this content. `salt` tells code from other code of the same content: its kind, or where
+  // it lies, if it knows that.
+  static std::uint64_t page_of(std::span<const std::byte> content, std::uint64_t salt = 0);
 
   // Calls `take` with all code that is entered in the page at `page`, the latest first where there are several for one
   // address. What it points to holds while the archive lives, pins while it is called. `take` says whether it has use
@@ -110,6 +113,7 @@ class CodeArchive {
 
   std::mutex mutex_;  // of all that follows, and of Segment::used
   std::vector<Entry> added_;  // offsets in payloads_
+  std::size_t recurring_ = 0;  // of them
   std::vector<std::byte> payloads_;
   std::unordered_map<std::uint64_t, std::size_t> latest_;  // of added_, by address
 };

@@ -198,6 +198,7 @@ bool CodeCache::verify(Page& page, const std::byte* host) {
     ++statistics_.invalidated;
     drop_blocks(page);
     source.used = 0;
+    page.loaded = false;
   }
   source.host = host;
   source.others_stale = true;
@@ -228,6 +229,7 @@ void CodeCache::verify(Page& page) {
   if (page.source->used != 0) ++statistics_.invalidated;
   drop_blocks(page);
   page.source.reset();
+  page.loaded = false;
 }
 
 std::span<const std::byte> CodeCache::source(Page& page, unsigned offset, std::size_t bytes) {
@@ -278,10 +280,12 @@ const std::byte* CodeCache::find(Runner& runner, std::uint64_t address, const vo
   const auto known = pages_.find(address >> kPageShift);
   Page* page = known == pages_.end() ? nullptr : known->second.get();
   if (archive_ != nullptr && (page == nullptr || !page->loaded)) {
-    page = &page_at(align_down(address, kPageSize));
+    const std::uint64_t base = align_down(address, kPageSize);
+    if (guest_.bytes_at && guest_.bytes_at(base).host == nullptr) return nullptr;
+    page = &page_at(base);
     load(*page);
   }
-  if (page == nullptr || !page->blocks.contains(offset)) {
+  if (page == nullptr || (!page->blocks.contains(offset) && !take_other(*page, offset, false))) {
     if (is_cold(address)) return nullptr;
     if (page == nullptr) page = &page_at(align_down(address, kPageSize));
     if (source(*page, offset, 2).empty()) return nullptr;
@@ -490,10 +494,12 @@ std::optional<CodeCache::Fault> CodeCache::fault_at(const void* host) const {
 void CodeCache::archive(const Page& page, unsigned offset, std::size_t first, std::span<const std::byte> source,
                         const x64::EmittedCode& emitted, const x64::Pins* pins, bool final) {
   if (archive_ == nullptr || source.empty()) return;
-  if (flat() && !guest_.recurs(page.base + offset)) return;
+  const bool recurs = !flat() || guest_.recurs(page.base + offset);
+  // The threads of a program share it anyway.
+  if (!recurs && page.source == nullptr) return;
   const std::uint64_t base = page.archived_at;
   ArchivedCode code{.address = base + offset, .source_address = base + first, .source = source, .code = emitted.bytes,
-                    .links = emitted.links, .faults = emitted.faults, .pins = {}, .final = final};
+                    .links = emitted.links, .faults = emitted.faults, .pins = {}, .final = final, .recurs = recurs};
   if (pins != nullptr) code.pins = *pins;
   archive_->add(code);
 }
@@ -501,15 +507,15 @@ void CodeCache::archive(const Page& page, unsigned offset, std::size_t first, st
 void CodeCache::load(Page& page) {
   page.loaded = true;
   std::span<const std::byte> present;
-  if (page.source != nullptr) {
-    present = {page.source->fresh(), kPageSize};
-    page.archived_at = CodeArchive::page_of(present, page.window.has_value());
+  if (page.source != nullptr || guest_.bytes_at) {
+    present = source(page, 0, kPageSize);
+    page.archived_at = CodeArchive::page_of(present, flat() ? page.base : page.window.has_value());
   } else {
     page.archived_at = page.base;
   }
   std::vector<std::pair<std::uint32_t, unsigned>> open;  // sites and the blocks of this page that they go to
   archive_->for_each_in(page.archived_at, [&](const ArchivedCode& kept) {
-    if (page.source == nullptr && present.empty()) {
+    if (present.empty()) {
       fetched_.resize(kPageSize + 2);
       present = std::span(fetched_).first(guest_.fetch(page.base, fetched_));
     }
@@ -552,7 +558,7 @@ bool CodeCache::adopt(Page& page, const ArchivedCode& kept, std::span<const std:
 }
 
 bool CodeCache::take_other(Page& page, unsigned offset, bool final) {
-  if (archive_ == nullptr || page.entries == nullptr) return false;
+  if (archive_ == nullptr || page.source == nullptr) return false;
   bool taken = false;
   archive_->find_added(page.archived_at + offset, [&](const ArchivedCode& code) {
     if (final && !code.final) return false;

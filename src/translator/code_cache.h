@@ -117,7 +117,7 @@ class CodeCache {
       std::uint64_t page_bytes = kPageSize;
     };
     std::function<Bytes(std::uint64_t page)> bytes_at;
-    // In flat memory: whether what can be fetched there is likely to be there again in another run.
+    // In flat memory, if code is kept: whether what can be fetched there is likely to be there again in another run.
     std::function<bool(std::uint64_t address)> recurs;
     // In paged memory, called when pages are about to vanish: pointers to them must be forgotten.
     std::function<void()> on_clear;
@@ -256,7 +256,7 @@ class CodeCache {
   void load(Page& page);
   // Takes the code if it was made of `present`, what the page has from its beginning on.
   bool adopt(Page& page, const ArchivedCode& code, std::span<const std::byte> present);
-  // In paged memory: the same for what another hart has translated; `final`: only if there is nothing better.
+  // Where pages remember their bytes, the same for what another hart has translated; `final`: only if there is nothing better.
   bool take_other(Page& page, unsigned offset, bool final);
   // Gives the archive what was made of the page's bytes in [first, first + source.size()).
   void archive(const Page& page, unsigned offset, std::size_t first, std::span<const std::byte> source,

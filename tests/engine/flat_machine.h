@@ -73,7 +73,7 @@ class FlatMachine final : public riscv::UserSpace {
   void interpret() { engine_ = make_engine(EngineKind::kInterpret, hart_).value(); }
   void translate(const TranslatorEngine::Options& options, std::shared_ptr<CodeArchive> archive = nullptr) {
     auto engine = TranslatorEngine::create(hart_, options).value();
-    if (archive != nullptr) engine->keep_code(std::move(archive));
+    engine->keep_code({std::move(archive), nullptr});
     engine_ = std::move(engine);
   }
 

@@ -17,10 +17,10 @@ namespace doppel::engine_test {
 class Lockstep {
  public:
   Lockstep(const Scenario& scenario, const TranslatorEngine::Options& options,
-           std::shared_ptr<CodeArchive> archive = nullptr)
+           const MachineCode& kept = {})
       : scenario_(scenario),
         reference_(EngineKind::kInterpret, scenario.contents),
-        translated_(options, scenario.contents, std::move(archive)) {}
+        translated_(options, scenario.contents, kept) {}
 
   // Runs the first `instructions` of chunk `index`.
   void run(std::size_t index, u64 instructions) {
@@ -126,9 +126,10 @@ class KeptCode {
     folder_ = UniqueFd(::open(path_.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
   }
   ~KeptCode() { std::filesystem::remove_all(path_); }
-  std::shared_ptr<CodeArchive> archive(u64 number) const {
-    return std::make_shared<CodeArchive>(folder_.get(), CodeArchive::Key{number, 0});
+  std::shared_ptr<CodeArchive> archive(u64 number, u64 part = 0) const {
+    return std::make_shared<CodeArchive>(folder_.get(), CodeArchive::Key{number, part});
   }
+  MachineCode of_machine(u64 number) const { return {archive(number, 1), archive(number, 2)}; }
 
  private:
   std::string path_;
@@ -139,18 +140,20 @@ class KeptCode {
 inline std::string compare_with_kept_code(const Scenario& scenario) {
   static const KeptCode kept;
   static u64 number = 0;
-  ++number;
-  auto archive = kept.archive(number);
-  for (const char* from : {"nowhere", "another hart", "another run"}) {
-    Lockstep lockstep(scenario, Machine::kEager, archive);
-    for (std::size_t i = 0; i < scenario.chunks.size(); ++i) {
-      lockstep.run(i, scenario.chunks[i].instructions);
-      const std::string differences = lockstep.differences();
-      if (!differences.empty()) return fmt::format("code from {}: chunk {} differs:\n{}", from, i, differences);
-    }
-    if (std::string_view(from) == "another hart") {
-      archive->write();
-      archive = kept.archive(number);
+  for (const TranslatorEngine::Options& options : {Machine::kEager, Machine::kShadowing}) {
+    ++number;
+    MachineCode code = kept.of_machine(number);
+    for (const char* from : {"nowhere", "another hart", "another run"}) {
+      Lockstep lockstep(scenario, options, code);
+      for (std::size_t i = 0; i < scenario.chunks.size(); ++i) {
+        lockstep.run(i, scenario.chunks[i].instructions);
+        const std::string differences = lockstep.differences();
+        if (!differences.empty()) return fmt::format("code from {}: chunk {} differs:\n{}", from, i, differences);
+      }
+      if (std::string_view(from) == "another hart") {
+        write_machine_code(code);
+        code = kept.of_machine(number);
+      }
     }
   }
   return {};

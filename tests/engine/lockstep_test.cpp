@@ -70,7 +70,7 @@ TEST(Lockstep, KeptCodeIsTaken) {
   const auto run = [&](const std::string& step, u64 number) {
     const Scenario scenario = scenario_of(std::string(loop).replace(loop.find("STEP"), 4, step), 1600);
     const auto archive = kept.archive(number);
-    Lockstep lockstep(scenario, Machine::kEager, archive);
+    Lockstep lockstep(scenario, Machine::kEager, {archive, nullptr});
     lockstep.run_chunks(1);
     EXPECT_EQ(lockstep.differences(), "");
     std::vector<std::byte> padding(16);
@@ -88,6 +88,31 @@ TEST(Lockstep, KeptCodeIsTaken) {
   EXPECT_EQ(second.regions_translated, 0u);
   EXPECT_GE(second.cache_loaded, first.blocks_translated);
   EXPECT_EQ(other.cache_loaded, 0u);
+}
+
+// So it does in shadows, where code knows its own address: all of it comes from the run before, or from another hart.
+TEST(Lockstep, KeptCodeIsTakenInShadows) {
+  if (!x64::HostFeatures::detect().segment_bases) GTEST_SKIP() << "this host lets nobody set segment bases";
+  const KeptCode kept;
+  EngineStatistics first, other_hart, next_run;
+  for (u64 seed = 1; seed <= 20; ++seed) {
+    const Scenario scenario = ScenarioMaker(seed).make(true, true);
+    MachineCode code = kept.of_machine(seed);
+    for (EngineStatistics* run : {&first, &other_hart, &next_run}) {
+      if (run == &next_run) {
+        write_machine_code(code);
+        code = kept.of_machine(seed);
+      }
+      Lockstep lockstep(scenario, Machine::kShadowing, code);
+      lockstep.run_chunks(scenario.chunks.size());
+      EXPECT_EQ(lockstep.differences(), "") << "seed " << seed;
+      *run += lockstep.statistics();
+    }
+  }
+  EXPECT_GT(first.shadows, 15u);
+  // A quarter of the blocks are of shadows. What is translated again are instructions that the programs themselves wrote.
+  EXPECT_LT(other_hart.blocks_translated, first.blocks_translated / 10);
+  EXPECT_LT(next_run.blocks_translated, first.blocks_translated / 10);
 }
 
 // What random programs have found in shadows: a program's own FENCE.I; the time, which was closed to it.

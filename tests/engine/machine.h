@@ -106,11 +106,11 @@ class Machine {
   static constexpr TranslatorEngine::Options kShadowing{
       .slice = 61, .slices_a_sample = 1, .hot_after = 1, .translate_after = 0, .shadow_after = 1, .window_after = 1};
   Machine(const TranslatorEngine::Options& options, const Contents& contents,
-          std::shared_ptr<CodeArchive> archive = nullptr)
+          const MachineCode& kept = {})
       : Machine(EngineKind::kInterpret, contents, nullptr) {
     engine_.reset();  // engines leave what they hook into the hart as they found it
     auto engine = TranslatorEngine::create(hart_, options).value();
-    if (archive != nullptr) engine->keep_code(std::move(archive));
+    engine->keep_code(kept);
     engine_ = std::move(engine);
   }
   // Another hart in the memory of `first`, in a state of its own.

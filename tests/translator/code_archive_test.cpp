@@ -160,6 +160,41 @@ TEST_F(CodeArchiveTest, TheParentWritesForItsChild) {
   EXPECT_TRUE(file().empty());
 }
 
+// Pages with the same content are told apart by their addresses where that matters.
+TEST_F(CodeArchiveTest, PagesOfContents) {
+  const std::uint64_t page = CodeArchive::page_of(bytes("a page"), kPage);
+  EXPECT_EQ(page % kPageSize, 0u);
+  EXPECT_EQ(page, CodeArchive::page_of(bytes("a page"), kPage));
+  EXPECT_NE(page, CodeArchive::page_of(bytes("a page"), kPage + kPageSize));
+  EXPECT_NE(page, CodeArchive::page_of(bytes("a sage"), kPage));
+  EXPECT_NE(page, CodeArchive::page_of(bytes("a page")));
+}
+
+// What does not recur is for those that use the same archive, and not for the next run.
+TEST_F(CodeArchiveTest, PassingCodeIsNotWritten) {
+  const auto code_at = [](std::uint64_t address, bool recurs) {
+    return ArchivedCode{.address = address, .source_address = address, .source = bytes("guest"), .code = bytes("host"),
+                        .links = {}, .faults = {}, .pins = {}, .final = false, .recurs = recurs};
+  };
+  const auto has = [](CodeArchive& archive, std::uint64_t address) {
+    bool found = false;
+    archive.find_added(address, [&](const ArchivedCode& code) { return found = text(code.code) == "host"; });
+    return found;
+  };
+  CodeArchive archive(fd_, kKey);
+  archive.add(code_at(kPage, false));
+  EXPECT_TRUE(has(archive, kPage));
+  archive.write();
+  EXPECT_TRUE(file().empty());
+  archive.add(code_at(kPage + 4, true));
+  EXPECT_TRUE(has(archive, kPage));
+  archive.write();
+  CodeArchive next(fd_, kKey);
+  const auto found = read(next);
+  EXPECT_EQ(found.size(), 1u);
+  EXPECT_TRUE(found.contains(kPage + 4));
+}
+
 TEST_F(CodeArchiveTest, DamageIsNoticed) {
   write(kPage, 12, "code");
   const std::string whole = contents();

@@ -106,7 +106,7 @@ class VirtBoard final : public Machine {
   Plic* plic_ = nullptr;
   std::vector<VirtioMmio*> virtio_;  // those of devices_, in slot order
   std::optional<Htif> htif_;
-  std::shared_ptr<CodeArchive> kept_code_;  // may be null
+  MachineCode kept_code_;
   std::vector<std::unique_ptr<HartThread>> threads_;
 };
 
@@ -141,8 +141,7 @@ Result<void> VirtBoard::make_threads() {
   }
   // A trace is to show the translations themselves.
   if (config_.code_folder >= 0 && config_.engine == EngineKind::kTranslate && log == nullptr) {
-    const std::string identity = "machine " + harts_.front()->isa().isa_string();
-    kept_code_ = open_code_archive(config_.code_folder, std::as_bytes(std::span(identity)));
+    kept_code_ = open_machine_code(config_.code_folder, harts_.front()->isa().isa_string());
   }
   for (const auto& hart : harts_) {
     Result<std::unique_ptr<Engine>> engine = make_engine(config_.engine, *hart, log, kept_code_);
@@ -328,7 +327,7 @@ void VirtBoard::conclude(Outcome outcome) {
 void VirtBoard::halt() {
   for (const auto& thread : threads_) thread->stop();
   for (VirtioMmio* device : virtio_) device->drain();
-  if (kept_code_ != nullptr) write_code_archive(*kept_code_);
+  write_machine_code(kept_code_);
 }
 
 std::unique_ptr<debug::Target> VirtBoard::debug_target(std::function<void()> kill) {
