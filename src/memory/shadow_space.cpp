@@ -126,6 +126,12 @@ void ShadowSpace::verify(const Look& look) {
   if (crowded_) clear();
 }
 
+std::vector<std::uint64_t> ShadowSpace::pieces() const {
+  std::vector<std::uint64_t> addresses;
+  for (const auto& [number, piece] : pieces_) addresses.push_back(number << kPieceShift);
+  return addresses;
+}
+
 std::uint64_t ShadowSpace::removals_around(std::uint64_t gva) const {
   const Piece* piece = piece_of(gva);
   return piece == nullptr ? 0 : piece->removals;

@@ -67,6 +67,8 @@ class ShadowSpace {
   // Asks `look` for the present translation of what is suspected, of addresses of pages, and removes what is not so any more.
   void verify(const Look& look);
   bool any_suspects() const { return suspect_all_ || !suspects_.empty(); }
+  // An address in each piece of 2 MiB of which something was entered.
+  std::vector<std::uint64_t> pieces() const;
   // Removes everything.
   void clear();
   // How many pages of the 2 MiB around gva were removed by verify().

@@ -29,6 +29,8 @@ constexpr std::uint64_t kRemovalsAtFirst = 64, kInstructionsARemoval = 200'000;
 
 // satp.MODE values.
 constexpr unsigned kBare = 0, kSv39 = 8, kSv57 = 10;
+// Of Sv39.
+constexpr unsigned kRootLevel = 2;
 
 Exception page_fault(Access access) {
   switch (access) {
@@ -228,7 +230,8 @@ bool Mmu::enter_page(ShadowSpace& space, std::uint64_t gva, const ShadowSpace::G
   const std::uint64_t block = align_down(page, kShadowBlock);
   const auto joins = [&](std::uint64_t neighbour) {
     const auto there = shadow_page(neighbour, privilege);
-    return there && there->page == ShadowSpace::Page{{here.page.gpa.value + neighbour - page}, here.page.writable};
+    return there && there->page == ShadowSpace::Page{{here.page.gpa.value + neighbour - page}, here.page.writable} &&
+           (privilege == kUser || is_kept(neighbour, there->page));
   };
   while (begin > block && joins(begin - kPageSize)) begin -= kPageSize;
   while (end < block + kShadowBlock && joins(end)) end += kPageSize;
@@ -252,15 +255,87 @@ bool Mmu::open_window() {
 void Mmu::verify_window(const std::uint64_t* gva) {
   // Without page tables that say what the supervisor may read, nothing of it is sure.
   const HartState& state = hart_.state();
-  if (bits(state.satp, 63, 60) != kSv39 || (state.mstatus & mstatus::kMxr) != 0) return window_->clear();
-  gva != nullptr ? window_->suspect(*gva) : window_->suspect_all();
+  if (bits(state.satp, 63, 60) != kSv39 || (state.mstatus & mstatus::kMxr) != 0) {
+    window_tables_.clear();
+    return window_->clear();
+  }
+  gva != nullptr ? window_->suspect(*gva) : refresh_tables();
   if (window_->any_suspects()) window_->verify([this](std::uint64_t at) { return shadow_page(at, kSupervisor); });
+}
+
+Mmu::KeptTable* Mmu::kept_table(std::uint64_t gva, unsigned level) {
+  const std::uint64_t first = align_down(gva, std::uint64_t{1} << (21 + 9 * level));
+  const auto known = std::ranges::find_if(window_tables_, [&](const auto& kept) {
+    return kept->level == level && (level == kRootLevel || kept->gva == first);
+  });
+  return known == window_tables_.end() ? nullptr : known->get();
+}
+
+void Mmu::keep_tables(std::uint64_t gva) {
+  GuestPhysical table{bits(hart_.state().satp, 43, 0) << kPageShift};
+  for (unsigned level = kRootLevel + 1; level-- > 0;) {
+    KeptTable* kept = kept_table(gva, level);
+    if (kept == nullptr) {
+      const std::uint64_t first = align_down(gva, std::uint64_t{1} << (21 + 9 * level));
+      window_tables_.push_back(std::make_unique<KeptTable>(KeptTable{table, first, level, {}}));
+      kept = window_tables_.back().get();
+      refresh(*kept);
+    }
+    const std::uint64_t entry = kept->entries[bits(gva, 20 + 9 * level, 12 + 9 * level)];
+    if ((entry & pte::kV) == 0 || (entry & (pte::kR | pte::kX)) != 0) return;
+    table = {bits(entry, 53, 10) << kPageShift};
+  }
+}
+
+bool Mmu::refresh(KeptTable& kept) {
+  // Each address space has a root of its own.
+  const bool is_root = kept.level == kRootLevel;
+  if (is_root) kept.at = {bits(hart_.state().satp, 43, 0) << kPageShift};
+  const std::byte* table = ram(kept.at, kPageSize);
+  if (table == nullptr) return false;
+  for (std::size_t i = is_root ? kept.entries.size() / 2 : 0; i < kept.entries.size(); ++i) {
+    // Others may be changing it.
+    const auto now = __atomic_load_n(reinterpret_cast<const std::uint64_t*>(table) + i, __ATOMIC_RELAXED);
+    const std::uint64_t before = std::exchange(kept.entries[i], now);
+    if (before == now || (before & pte::kV) == 0) continue;
+    if (kept.level != 0) return false;
+    window_->suspect(kept.gva + i * kPageSize);
+  }
+  return true;
+}
+
+void Mmu::refresh_tables() {
+  const bool same_tables = std::ranges::all_of(window_tables_, [this](const auto& kept) { return refresh(*kept); });
+  if (same_tables) return;
+  window_tables_.clear();
+  for (const std::uint64_t gva : window_->pieces()) keep_tables(gva);
+  window_->suspect_all();
+}
+
+bool Mmu::is_kept(std::uint64_t gva, const ShadowSpace::Page& page) {
+  for (unsigned level = kRootLevel + 1; level-- > 0;) {
+    const KeptTable* kept = kept_table(gva, level);
+    if (kept == nullptr) return false;
+    const std::uint64_t entry = kept->entries[bits(gva, 20 + 9 * level, 12 + 9 * level)];
+    if ((entry & pte::kV) == 0) return false;
+    if ((entry & (pte::kR | pte::kX)) == 0) continue;
+    const std::uint64_t offset = gva & ((std::uint64_t{1} << (12 + 9 * level)) - 1);
+    const std::uint64_t gpa = (bits(entry, 53, 10) << kPageShift) + align_down(offset, kPageSize);
+    constexpr std::uint64_t kWritable = pte::kW | pte::kD;
+    return gpa == page.gpa.value && ((entry & kWritable) == kWritable) == page.writable;
+  }
+  return false;
 }
 
 bool Mmu::enter_in_window(std::uint64_t gva) {
   if (!window_->contains(gva)) return false;
+  refresh_tables();
+  keep_tables(gva);
+  if (window_->any_suspects()) window_->verify([this](std::uint64_t at) { return shadow_page(at, kSupervisor); });
+  // Without what is remembered of upper levels.
+  current_->path(gva) = {};
   const auto here = shadow_page(gva, kSupervisor);
-  if (!here) return false;
+  if (!here || !is_kept(gva, here->page)) return false;
   const std::uint64_t repaid = (hart_.state().instructions - window_opened_at_) / kInstructionsARemoval;
   if (window_->removals_around(gva) > kRemovalsAtFirst + repaid) return false;
   return enter_page(*window_, gva, *here, kSupervisor);

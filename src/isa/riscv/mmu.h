@@ -166,6 +166,23 @@ class Mmu {
   static bool can_use_window(const Key& key);
   // Compares the window with the page tables, after a fence of that address, or of all.
   void verify_window(const std::uint64_t* gva);
+  // Page tables that lead to what is in the window, as they were: where one has not changed, nothing that it leads to has.
+  // What is in the window is what these say.
+  struct KeptTable {
+    GuestPhysical at;
+    std::uint64_t gva;  // what its first entry is for
+    unsigned level;     // 0: of pages of 4 KiB
+    std::array<std::uint64_t, kPageSize / 8> entries;
+  };
+  KeptTable* kept_table(std::uint64_t gva, unsigned level);
+  // Keeps the tables for that address, if they are not yet kept.
+  void keep_tables(std::uint64_t gva);
+  // Makes all kept tables what they are now, and suspects of the window what has changed with that.
+  void refresh_tables();
+  // Likewise of one; false: what other tables are kept may have changed, too.
+  bool refresh(KeptTable& kept);
+  // Whether the kept tables say so, too.
+  bool is_kept(std::uint64_t gva, const ShadowSpace::Page& page);
   // Whether the page-table entry `value`, a leaf, lets its page be accessed so.
   bool permits(std::uint64_t value, Access access, std::uint8_t privilege) const;
   Walk end_of_walk(std::uint64_t value, unsigned offset_bits, std::uint64_t gva, std::uint8_t privilege) const;
@@ -186,6 +203,7 @@ class Mmu {
   Slot* current_slot_ = nullptr;
   TlbContext* current_ = nullptr;
   std::unique_ptr<ShadowSpace> window_;  // may be null
+  std::vector<std::unique_ptr<KeptTable>> window_tables_;  // of the root only the upper half counts
   std::uint64_t window_opened_at_ = 0;   // in the hart's instructions
   bool windowed_ = false;                // the context in force uses it
   bool pmp_open_ = false;  // the first entry in use lets everyone do everything
