@@ -1,4 +1,5 @@
-// Copies of guest pages that hold code, taken and compared while other harts and devices may store to them.
+// Copies of guest pages that hold code, taken and compared while other harts and devices may store to them; and of the
+// halfword behind them, into which the last instruction may reach.
 // Single words are read without tearing and without ordering: a FENCE.I on the reading hart is what orders.
 #pragma once
 
@@ -38,7 +39,12 @@ class CodePage {
     }
     return true;
   }
-  // A page of std::uint64_t is readable as bytes.
+  // Likewise of the page behind, whose host bytes are at `host`.
+  static constexpr std::size_t kBytesBehind = 2;
+  void copy_behind(const std::byte* host) { words_[kWords] = load(host, 0) & 0xffff; }
+  bool same_behind(const std::byte* host) const { return words_[kWords] == (load(host, 0) & 0xffff); }
+
+  // Words of std::uint64_t are readable as bytes. kPageSize of them, and kBytesBehind.
   const std::byte* bytes() const { return reinterpret_cast<const std::byte*>(words_.data()); }
 
  private:
@@ -51,7 +57,7 @@ class CodePage {
     return __atomic_load_n(reinterpret_cast<const std::uint64_t*>(host) + index, __ATOMIC_RELAXED);
   }
 
-  std::array<std::uint64_t, kWords> words_;
+  std::array<std::uint64_t, kWords + 1> words_;
 };
 
 }  // namespace doppel

@@ -76,11 +76,14 @@ struct CodeCache::Page {
     std::uint64_t generation = 0;  // of the last comparison with memory
     CodePage::Lines used = 0;      // that blocks were made of
     bool others_stale = false;     // the other lines may be older than that comparison
+    bool has_behind = false;       // the copy has what comes behind the page
+    bool used_behind = false;      // likewise
 
     const std::byte* fresh() {
       if (std::exchange(others_stale, false)) copy.copy(host, ~used);
       return copy.bytes();
     }
+    std::span<const std::byte> bytes() { return {fresh(), kPageSize + (has_behind ? CodePage::kBytesBehind : 0)}; }
   };
   std::unique_ptr<Source> source;
   std::unique_ptr<Entries> entries;  // in paged memory
@@ -193,15 +196,21 @@ CodeCache::Entries& CodeCache::page(GuestPhysical gpa, const std::byte* host, bo
 
 bool CodeCache::verify(Page& page, const std::byte* host) {
   Page::Source& source = *page.source;
-  const bool changed = source.used != 0 && !source.copy.same(host, source.used);
+  bool changed = source.used != 0 && !source.copy.same(host, source.used);
+  if (source.used_behind && !changed) {
+    const Guest::Bytes behind = guest_.bytes_at(page.base + kPageSize);
+    changed = behind.host == nullptr || !source.copy.same_behind(behind.host);
+  }
   if (changed) {
     ++statistics_.invalidated;
     drop_blocks(page);
     source.used = 0;
+    source.used_behind = false;
     page.loaded = false;
   }
   source.host = host;
   source.others_stale = true;
+  source.has_behind = source.used_behind;
   return changed;
 }
 
@@ -214,8 +223,11 @@ void CodeCache::verify(std::span<const std::uint64_t> addresses) {
   if (any_large_) return verify();
   const std::lock_guard lock(mutex_);
   for (const std::uint64_t address : addresses) {
-    const auto page = pages_.find(address >> kPageShift);
-    if (page != pages_.end()) verify(*page->second);
+    // The page before may have an instruction that goes on in this one.
+    for (const std::uint64_t number : {address >> kPageShift, (address >> kPageShift) - 1}) {
+      const auto page = pages_.find(number);
+      if (page != pages_.end()) verify(*page->second);
+    }
   }
 }
 
@@ -240,8 +252,17 @@ std::span<const std::byte> CodeCache::source(Page& page, unsigned offset, std::s
     page.source = std::make_unique<Page::Source>();
     verify(page, now.host);
   }
-  if (page.source != nullptr) return {page.source->fresh(), kPageSize};
-  fetched_.resize(kPageSize + 2);
+  if (page.source != nullptr) {
+    if (guest_.bytes_at && !page.source->has_behind && offset + bytes > kPageSize) {
+      const Guest::Bytes behind = guest_.bytes_at(page.base + kPageSize);
+      if (page.source->has_behind = behind.host != nullptr; page.source->has_behind) {
+        any_large_ = any_large_ || behind.page_bytes > kPageSize;
+        page.source->copy.copy_behind(behind.host);
+      }
+    }
+    return page.source->bytes();
+  }
+  fetched_.resize(kPageSize + CodePage::kBytesBehind);
   const auto wanted = std::span(fetched_).subspan(offset, std::min(bytes, fetched_.size() - offset));
   const std::size_t got = guest_.fetch(page.base + offset, wanted);
   // What stops short of the page's end is no part of a block: it is padded with what is no instruction.
@@ -346,6 +367,7 @@ void CodeCache::note_use(Page& page, std::size_t offset, std::size_t bytes) {
   if (page.source == nullptr) return;
   // One that could not be lifted was looked at as well.
   constexpr std::size_t kLongest = 4;
+  if (offset + bytes > kPageSize) page.source->used_behind = true;
   page.source->used |= CodePage::lines_of(offset, offset + bytes + kLongest);
 }
 
@@ -508,7 +530,7 @@ void CodeCache::load(Page& page) {
   page.loaded = true;
   std::span<const std::byte> present;
   if (page.source != nullptr || guest_.bytes_at) {
-    present = source(page, 0, kPageSize);
+    present = source(page, 0, kPageSize + CodePage::kBytesBehind);
     page.archived_at = CodeArchive::page_of(present, flat() ? page.base : page.window.has_value());
   } else {
     page.archived_at = page.base;
@@ -516,7 +538,7 @@ void CodeCache::load(Page& page) {
   std::vector<std::pair<std::uint32_t, unsigned>> open;  // sites and the blocks of this page that they go to
   archive_->for_each_in(page.archived_at, [&](const ArchivedCode& kept) {
     if (present.empty()) {
-      fetched_.resize(kPageSize + 2);
+      fetched_.resize(kPageSize + CodePage::kBytesBehind);
       present = std::span(fetched_).first(guest_.fetch(page.base, fetched_));
     }
     const auto first_site = static_cast<std::uint32_t>(sites_.size());
@@ -562,7 +584,7 @@ bool CodeCache::take_other(Page& page, unsigned offset, bool final) {
   bool taken = false;
   archive_->find_added(page.archived_at + offset, [&](const ArchivedCode& code) {
     if (final && !code.final) return false;
-    return taken = adopt(page, code, {page.source->fresh(), kPageSize});
+    return taken = adopt(page, code, source(page, offset, isa::BlockLimits::kMostBytes));
   });
   return taken;
 }
@@ -652,7 +674,7 @@ bool CodeCache::make_region(Page& page, unsigned offset, Block& block, std::uint
     const auto other = page.blocks.find(of);
     return other == page.blocks.end() ? 0u : other->second.heat;
   };
-  const std::span<const std::byte> bytes = source(page, 0, kPageSize + 2);
+  const std::span<const std::byte> bytes = source(page, 0, kPageSize + CodePage::kBytesBehind);
   bool has_open_branches = false;
   const auto goes_both_ways = [&](const ShortBranch& at) {
     Page::Branch& branch = page.branches.try_emplace(at.head, Page::Branch{.at = at, .regions = {}}).first->second;

@@ -163,5 +163,48 @@ TEST(TranslationsChange, ByAnotherHart) {
   }
 }
 
+// A program's instruction lies in two pages. The second one changes, is another one, and is gone.
+TEST(TranslationsChange, BehindAnInstruction) {
+  if (!x64::HostFeatures::detect().segment_bases) GTEST_SKIP() << "this host lets nobody set segment bases";
+  constexpr u64 kCodePage = kV | kR | kX | kU | kA, kLoop = kWindow + kPageSize - 4;
+  Contents contents = scenario_of("").contents;
+  const auto load = [&](u64 first, u64 second, int increment) {
+    const auto code = riscv::test::assemble(
+        fmt::format("loop: c.addi a3, 1; addi a4, a4, {}; jal zero, loop", increment), kLoop);
+    for (std::size_t i = 0; i < code.size(); ++i) {
+      contents.poke(i < 2 ? first + kPageSize - 4 + 2 * i : second + 2 * (i - 2), code[i]);
+    }
+  };
+  load(kPages, kPages + 5 * kPageSize, 500);
+  load(kPages, kPages + kPageSize, 3);
+  for (u64 i = 0; i < 2; ++i) contents.poke(entry(i), leaf(kPages + i * kPageSize, kCodePage));
+  contents.state.privilege = riscv::Privilege::kUser;
+  contents.state.pc = kLoop;
+  contents.state.x[13] = contents.state.x[14] = 0;
+  Machine reference(EngineKind::kInterpret, contents), translated(Machine::kShadowing, contents);
+  const auto run = [&](u64 gpa, auto value, bool code) {
+    for (Machine* machine : {&reference, &translated}) {
+      std::memcpy(machine->ram() + (gpa - kRam), &value, sizeof value);
+      // Of the second page alone.
+      machine->hart().post_fence({.instructions = code, .translations = !code, .start = kWindow + kPageSize, .size = kPageSize, .asid = {}});
+      machine->run(3000);
+    }
+    EXPECT_EQ(differences(reference, translated), "") << std::hex << gpa;
+    return reference.state().x[14];
+  };
+  const u64 unused = kPages + 8 * kPageSize;
+  EXPECT_EQ(run(unused, u64{0}, true), 3000u);
+  const u64 steps = translated.statistics().steps;
+  EXPECT_EQ(translated.statistics().shadows, 1u);
+  EXPECT_EQ(run(unused, u64{0}, true), 6000u);
+  EXPECT_LT(translated.statistics().steps, steps + 100) << "it is left to the interpreter";
+  const auto other_half = static_cast<std::uint16_t>(contents.peek<std::uint16_t>(kPages + kPageSize) ^ 1 << 4);
+  EXPECT_EQ(run(kPages + kPageSize, other_half, true), 8000u);
+  EXPECT_EQ(run(entry(1), leaf(kPages + 5 * kPageSize, kCodePage), false), 508'000u);
+  run(entry(1), u64{0}, false);
+  EXPECT_EQ(reference.state().mcause, 12u);
+  EXPECT_EQ(reference.state().mtval, kWindow + kPageSize);
+}
+
 }  // namespace
 }  // namespace doppel::engine_test
