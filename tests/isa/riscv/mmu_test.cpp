@@ -2,6 +2,9 @@
 // follows it, Svnapot, Svpbmt, Svade and Svadu).
 #include "isa/riscv/mmu.h"
 
+#include <sys/uio.h>
+#include <unistd.h>
+
 #include <fmt/format.h>
 
 #include "page_tables.h"
@@ -578,6 +581,138 @@ TEST_F(Tlb, StaysRightUnderPressure) {
     }
     ASSERT_EQ(look(), bits(machine.peek(entry), 53, 10) - (kData >> kPageShift)) << i;
   }
+}
+
+// The supervisor's window, of which reads see what was entered and nothing else.
+struct Window : testing::Test {
+  static constexpr u64 kUpper = 0xffff'ffd6'0012'3000, kNext = kUpper + kPageSize;
+  static constexpr u64 kGlobal = pte::kData | pte::kG;
+
+  TestMachine machine;
+  PageTables tables{machine, 3};
+  Mmu& mmu = machine.hart.mmu();
+
+  Window() {
+    machine.set_privilege(Privilege::kSupervisor);
+    machine.set_satp(tables.satp());
+    mmu.fence(nullptr, nullptr);
+    EXPECT_TRUE(mmu.open_window());
+    machine.poke(kData, u64{1});
+    machine.poke(kData + kPageSize, u64{2});
+  }
+  // 0: nothing is there.
+  u64 seen(u64 gva) {
+    u64 value = 0;
+    const iovec into{&value, sizeof value}, from{mmu.window()->host(gva), sizeof value};
+    return ::process_vm_readv(::getpid(), &into, 1, &from, 1, 0) == sizeof value ? value : 0;
+  }
+  void fence(u64 gva) { mmu.fence(&gva, nullptr); }
+};
+
+TEST_F(Window, HasTheGlobalPagesOfSupervisors) {
+  EXPECT_FALSE(mmu.enter_in_window(kUpper));
+  tables.map(kUpper, kData, pte::kData);
+  EXPECT_FALSE(mmu.enter_in_window(kUpper)) << "of one address space";
+  tables.map(kUpper, kData, kGlobal | pte::kU);
+  EXPECT_FALSE(mmu.enter_in_window(kUpper)) << "a user's";
+  tables.map(kUpper, 0x1000'0000, kGlobal);
+  EXPECT_FALSE(mmu.enter_in_window(kUpper)) << "no RAM";
+  tables.map(0x1000, kData, kGlobal);
+  EXPECT_FALSE(mmu.enter_in_window(0x1000)) << "in the lower half";
+  EXPECT_EQ(seen(kUpper), 0u);
+  tables.map(kUpper, kData, kGlobal);
+  EXPECT_TRUE(mmu.enter_in_window(kUpper + 8));
+  EXPECT_EQ(seen(kUpper), 1u);
+  machine.set_privilege(Privilege::kUser);
+  EXPECT_EQ(mmu.window(), nullptr);
+}
+
+TEST_F(Window, FencesOfOneAddress) {
+  tables.map(kUpper, kData, kGlobal);
+  tables.map(kNext, kData + kPageSize, kGlobal);
+  ASSERT_TRUE(mmu.enter_in_window(kUpper));
+  EXPECT_EQ(seen(kNext), 2u) << "entered together";
+  tables.map(kUpper, kData + kPageSize, kGlobal);
+  tables.map(kNext, kData, kGlobal);
+  EXPECT_EQ(seen(kUpper), 1u);
+  fence(kUpper);
+  EXPECT_EQ(seen(kUpper), 0u);
+  EXPECT_EQ(seen(kNext), 2u);
+  fence(kNext);
+  EXPECT_EQ(seen(kNext), 0u);
+  ASSERT_TRUE(mmu.enter_in_window(kNext));
+  EXPECT_EQ(seen(kNext), 1u);
+}
+
+TEST_F(Window, FencesOfAll) {
+  tables.map(kUpper, kData, kGlobal);
+  tables.map(kNext, kData + kPageSize, kGlobal);
+  ASSERT_TRUE(mmu.enter_in_window(kUpper));
+  ASSERT_TRUE(mmu.enter_in_window(kNext));
+  mmu.fence(nullptr, nullptr);
+  EXPECT_EQ(seen(kUpper), 1u);
+  machine.poke(tables.entry(kUpper), u64{0});
+  const u64 asid = 1;
+  mmu.fence(nullptr, &asid);
+  EXPECT_EQ(seen(kUpper), 1u) << "global pages are in no address space";
+  mmu.fence(nullptr, nullptr);
+  EXPECT_EQ(seen(kUpper), 0u);
+  EXPECT_EQ(seen(kNext), 2u);
+  // What was seen of the tables when the page was entered counts, not what was there before or after.
+  tables.map(kUpper, kData, kGlobal);
+  ASSERT_TRUE(mmu.enter_in_window(kUpper));
+  machine.poke(tables.entry(kUpper), u64{0});
+  mmu.fence(nullptr, nullptr);
+  EXPECT_EQ(seen(kUpper), 0u);
+}
+
+TEST_F(Window, FencesAfterOtherTables) {
+  tables.map(kUpper, kData, kGlobal);
+  ASSERT_TRUE(mmu.enter_in_window(kUpper));
+  // An address space with another root and the same upper half.
+  constexpr u64 kOther = kTables + 12 * kPageSize;
+  for (u64 i = 256; i < 512; ++i) machine.poke(kOther + 8 * i, machine.peek(kTables + 8 * i));
+  machine.set_satp(u64{8} << 60 | u64{3} << 44 | kOther >> kPageShift);
+  EXPECT_EQ(seen(kUpper), 1u);
+  mmu.fence(nullptr, nullptr);
+  EXPECT_EQ(seen(kUpper), 1u);
+  // Another last table, with another page.
+  constexpr u64 kLast = kTables + 13 * kPageSize;
+  machine.poke(kLast + 8 * bits(kUpper, 20, 12), pte::leaf(kData + kPageSize, kGlobal));
+  machine.poke(tables.entry(kUpper, 1), pte::leaf(kLast, pte::kV));
+  EXPECT_EQ(seen(kUpper), 1u);
+  mmu.fence(nullptr, nullptr);
+  EXPECT_EQ(seen(kUpper), 0u);
+  ASSERT_TRUE(mmu.enter_in_window(kUpper));
+  EXPECT_EQ(seen(kUpper), 2u);
+  machine.poke(kLast + 8 * bits(kUpper, 20, 12), u64{0});
+  mmu.fence(nullptr, nullptr);
+  EXPECT_EQ(seen(kUpper), 0u) << "the tables that it was found by now are the ones to look at";
+}
+
+TEST_F(Window, IsEmptyWithoutPageTables) {
+  tables.map(kUpper, kData, kGlobal);
+  ASSERT_TRUE(mmu.enter_in_window(kUpper));
+  const ShadowSpace& window = *mmu.window();
+  machine.set_satp(0);
+  EXPECT_EQ(mmu.window(), nullptr);
+  mmu.fence(nullptr, nullptr);
+  machine.set_satp(tables.satp());
+  ASSERT_EQ(mmu.window(), &window);
+  EXPECT_EQ(seen(kUpper), 0u);
+}
+
+// What comes and goes all the time is not entered any more.
+TEST_F(Window, RefusesWhatIsRemovedTooOften) {
+  unsigned entered = 0;
+  for (unsigned i = 0; i < 1000; ++i) {
+    tables.map(kUpper, kData + i % 2 * kPageSize, kGlobal);
+    fence(kUpper);
+    entered += mmu.enter_in_window(kUpper);
+  }
+  EXPECT_GT(entered, 10u);
+  EXPECT_LT(entered, 200u);
+  EXPECT_EQ(seen(kUpper), 0u);
 }
 
 }  // namespace
