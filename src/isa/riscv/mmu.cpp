@@ -123,7 +123,10 @@ void Mmu::flush() {
   pmp_open_ = (state.pmpcfg[first] & 0x9f) == 0x1f &&
               (state.pmpaddr[first] | std::uint64_t{1} << 53) == ~std::uint64_t{0} >> 10;
   update();
-  if (window_ != nullptr) verify_window(nullptr);
+  if (window_ != nullptr) {
+    window_->suspect_all();
+    verify_window(nullptr);
+  }
 }
 
 void Mmu::flush_fetch() {

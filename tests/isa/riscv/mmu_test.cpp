@@ -702,6 +702,25 @@ TEST_F(Window, IsEmptyWithoutPageTables) {
   EXPECT_EQ(seen(kUpper), 0u);
 }
 
+TEST_F(Window, HeedsPhysicalMemoryProtection) {
+  tables.map(kUpper, kData, kGlobal);
+  tables.map(kNext, kData + kPageSize, kGlobal);
+  ASSERT_TRUE(mmu.enter_in_window(kUpper));
+  EXPECT_EQ(seen(kNext), 2u);
+  HartState& state = machine.state();
+  for (const unsigned i : {1u, 0u}) {
+    state.pmpcfg[i + 1] = state.pmpcfg[i];
+    state.pmpaddr[i + 1] = state.pmpaddr[i];
+  }
+  // The first page, not to be accessed.
+  state.pmpcfg[0] = 3 << 3;
+  state.pmpaddr[0] = kData >> 2 | 0x1ff;
+  mmu.flush();
+  EXPECT_EQ(seen(kUpper), 0u);
+  EXPECT_EQ(seen(kNext), 2u);
+  EXPECT_FALSE(mmu.enter_in_window(kUpper));
+}
+
 // What comes and goes all the time is not entered any more.
 TEST_F(Window, RefusesWhatIsRemovedTooOften) {
   unsigned entered = 0;
