@@ -488,7 +488,8 @@ void Compiler::Emission::emit_compare_swap(const Inst& inst) {
 }
 
 void Compiler::Emission::emit_zero(const Inst& inst) {
-  if (is_direct(inst)) {
+  // Not through a window: what is zeroed is mostly somebody else's from then on, who would have the host map it again.
+  if (flat()) {
     x86::Mem at = flat_location(inst, 0, x86::rax);
     a_.xorps(x86::xmm0, x86::xmm0);
     for (int done = 0; done < inst.imm; done += 16) {
