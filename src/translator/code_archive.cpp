@@ -232,9 +232,7 @@ bool CodeArchive::take_code(const Entry& entry, std::span<const std::byte> paylo
   if (entry.region != 0) code.pins = {{integer.begin(), integer.end()}, {floating.begin(), floating.end()}};
   code.source = rest.first(entry.source_bytes);
   code.code = rest.subspan(entry.source_bytes);
-  const auto is_sound = [&code](const x64::Link& link) {
-    return link.at % sizeof(std::uint32_t) == 0 && link.unlinked < code.code.size();
-  };
+  const auto is_sound = [&code](const x64::Link& link) { return link.unlinked < code.code.size(); };
   return is_ascending(code.links, code.code.size(), sizeof(std::uint32_t)) &&
          std::ranges::all_of(code.links, is_sound) && is_ascending(code.faults, code.code.size(), 1) && take(code);
 }

@@ -6,6 +6,12 @@
 #include <utility>
 
 namespace doppel {
+namespace {
+
+// Aligned words of so many bytes are stored at once.
+constexpr std::uint32_t kPatchBytes = sizeof(std::uint64_t);
+
+}  // namespace
 
 Result<CodeMemory> CodeMemory::create(std::size_t size_bytes) {
   const UniqueFd fd(::memfd_create("doppel-code", MFD_CLOEXEC));
@@ -47,8 +53,17 @@ std::optional<std::uint32_t> CodeMemory::append(std::span<const std::byte> code)
 
 void CodeMemory::patch_jump(std::uint32_t at, std::uint32_t target) {
   // x86 counts from the end of the displacement.
-  const std::int32_t displacement = static_cast<std::int32_t>(target - (at + 4));
-  __atomic_store_n(reinterpret_cast<std::int32_t*>(writable_ + at), displacement, __ATOMIC_RELEASE);
+  const std::uint32_t displacement = target - (at + 4);
+  std::byte* const place = writable_ + at;
+  if (at % kPatchBytes > kPatchBytes - sizeof displacement) {
+    std::memcpy(place, &displacement, sizeof displacement);
+    return;
+  }
+  const std::uint32_t within = at % kPatchBytes;
+  auto* const word = reinterpret_cast<std::uint64_t*>(place - within);
+  std::uint64_t patched = __atomic_load_n(word, __ATOMIC_RELAXED);
+  std::memcpy(reinterpret_cast<std::byte*>(&patched) + within, &displacement, sizeof displacement);
+  __atomic_store_n(word, patched, __ATOMIC_RELEASE);
 }
 
 }  // namespace doppel

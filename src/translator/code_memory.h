@@ -22,7 +22,8 @@ class CodeMemory {
 
   // Appends; gives the offset of the copy, or nullopt when the region is full.
   std::optional<std::uint32_t> append(std::span<const std::byte> code);
-  // Overwrites the 32-bit displacement at `at`, which is aligned, so that its jump goes to `target`. Others may run it.
+  // Overwrites the 32-bit displacement at `at`, so that its jump goes to `target`. Other threads may run it meanwhile if it
+  // lies in 8 bytes that are aligned.
   void patch_jump(std::uint32_t at, std::uint32_t target);
   // Forgets everything after `keep` bytes.
   void truncate(std::uint32_t keep) { used_ = keep; }

@@ -47,7 +47,12 @@ Compiler::Compiler(const StateOffsets& offsets, const HostFeatures& features)
 Compiler::~Compiler() = default;
 
 EmittedCode Compiler::Emission::run() {
-  for (std::size_t i = 0; i < parts_.size(); ++i) labels_.push_back(a_.newLabel());
+  if (payments_.size() < parts_.size()) payments_.resize(parts_.size());
+  for (std::size_t i = 0; i < parts_.size(); ++i) {
+    labels_.push_back(a_.newLabel());
+    select(i);
+    find_payments();
+  }
   if (region_) {
     spill_ = a_.newLabel();
     fill_ = a_.newLabel();
@@ -72,6 +77,7 @@ void Compiler::Emission::select(std::size_t part) {
   part_ = part;
   block_ = &parts_[part].block;
   address_ = parts_[part].address;
+  paid_with_ = payments_[part];
 }
 
 void Compiler::Emission::emit_part(std::size_t part) {
@@ -92,12 +98,19 @@ void Compiler::Emission::emit_part(std::size_t part) {
   flags_of_ = ir::kNone;
   const unsigned count = static_cast<unsigned>(block_->origins.size());
   a_.bind(labels_[part]);
-  a_.sub(kBudget, count);
   const Label spent = a_.newLabel();
-  a_.js(spent);
-  later([this, spent, count] {
+  const bool at_once = count == 0 || paid_with_.front() == count;
+  if (at_once) {
+    a_.sub(kBudget, count);
+    a_.js(spent);
+  } else {
+    a_.cmp(kBudget, count);
+    a_.jl(spent);
+    pay(paid_with_.front());
+  }
+  later([this, spent, refunded = at_once ? count : 0] {
     a_.bind(spent);
-    a_.add(kBudget, count);
+    refund(refunded);
     leave(ExitReason::kSpent, address_);
   });
   for (now_ = 0; now_ < block_->insts.size(); ++now_) {

@@ -330,9 +330,18 @@ class Compiler::Emission {
   void emit_uncount(const Inst& inst);
   void emit_exit_if(const Inst& inst);
   void emit_exit(const Inst& inst);
-  // Gives back the budget of the instructions after the first `retired`.
-  void refund(unsigned retired);
-  unsigned unretired_after(unsigned retired) const;
+  // Jumps to a part or by a link of its own, with nothing to be done on the way.
+  bool is_direct_exit(const Inst& inst) const;
+
+  // --- The budget. A block begins if all of it fits, and is paid for piece by piece: with each instruction those up to the
+  // next direct exit, so that this has nothing to give back.
+
+  void find_payments();
+  void pay(unsigned instructions);
+  // What is paid for and has not run: what was paid with the guest instruction `origin`, but for those before it and
+  // `retired` more.
+  unsigned unretired_after(unsigned origin, unsigned retired) const;
+  void refund(unsigned unretired);
 
   // Continues at `target`, an offset from the part's start.
   void emit_go(std::int64_t target, bool step);
@@ -340,8 +349,11 @@ class Compiler::Emission {
   bool linkable(std::uint64_t address) const { return flat() || address < kPageSize; }
   // A jump or call to a linkable address that is in no part.
   void emit_link(std::uint64_t address, bool call);
-  // One instruction that does nothing, after which the code's length leaves `remainder` when divided by four.
-  void pad_to(std::size_t remainder);
+  void emit_link_if(x86::CondCode code, std::uint64_t address);
+  // The jump or call to `unlinked` that was emitted last is such a link.
+  void note_link(std::uint64_t address, const Label& unlinked);
+  // Whether a displacement there can be patched (CodeMemory::patch_jump()).
+  bool patchable_at(std::size_t offset) const;
   // Calls a function by `call`, which leaves the host's return address on the stack; continues at the part's end.
   template <class Call>
   void emit_call_and_return(const Call& call);
@@ -487,6 +499,7 @@ class Compiler::Emission {
     std::vector<Where> where;
     std::vector<Group> groups;
     std::vector<std::uint16_t> group_of;
+    std::vector<std::vector<std::uint16_t>> payments;
     std::vector<Value> released, inside;
   };
   static Workspace& workspace() {
@@ -531,6 +544,8 @@ class Compiler::Emission {
     return none;
   }();
   std::array<bool, kSpillSlots> slot_used_{};
+  std::vector<std::vector<std::uint16_t>>& payments_ = workspace_.payments;  // of the parts
+  std::span<const std::uint16_t> paid_with_;  // of the current one, by guest instruction: up to which one is paid for by then
   std::array<Value, 32> in_state_{};  // by guest register: what the state has there, or kNone
   std::vector<Group>& groups_ = workspace_.groups;
   std::vector<std::uint16_t>& group_of_ = workspace_.group_of;  // by instruction

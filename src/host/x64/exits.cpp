@@ -32,25 +32,59 @@ void Compiler::Emission::emit_call_and_return(const Call& call) {
 void Compiler::Emission::emit_exit_if(const Inst& inst) {
   const bool step = static_cast<ir::ExitKind>(inst.detail) == ir::ExitKind::kStep;
   const x86::CondCode code = test_condition(inst.operands[0]);
-  const std::optional<std::size_t> part = step ? std::nullopt : part_at(address_of(inst.imm));
-  if (part && unretired_after(inst.origin + 1u) == 0) {
-    a_.j(code, labels_[*part]);
+  if (is_direct_exit(inst)) {
+    if (const auto part = part_at(address_of(inst.imm))) {
+      a_.j(code, labels_[*part]);
+    } else {
+      emit_link_if(code, address_of(inst.imm));
+    }
+    const unsigned next = inst.origin + 1u;
+    if (next < paid_with_.size()) pay(paid_with_[next] - next);
     return release_fused();
   }
   const Label out = a_.newLabel();
   a_.j(code, out);
   release_fused();
-  later([=, this, origin = inst.origin, target = inst.imm] {
+  later([=, this, unretired = unretired_after(inst.origin, step ? 0 : 1), target = inst.imm] {
     a_.bind(out);
-    refund(origin + (step ? 0u : 1u));
+    refund(unretired);
     emit_go(target, step);
   });
+}
+
+bool Compiler::Emission::is_direct_exit(const Inst& inst) const {
+  if (inst.op != Op::kExitIf || static_cast<ir::ExitKind>(inst.detail) == ir::ExitKind::kStep) return false;
+  // What is left of the guest instruction may trap, and must then be all that is paid for and has not run.
+  const std::size_t next = static_cast<std::size_t>(&inst - block_->insts.data()) + 1;
+  if (next < block_->insts.size() && block_->insts[next].origin == inst.origin) return false;
+  const std::uint64_t address = address_of(inst.imm);
+  return part_at(address).has_value() || (!region_ && linkable(address));
+}
+
+void Compiler::Emission::find_payments() {
+  const std::size_t count = block_->origins.size();
+  std::vector<std::uint16_t>& paid_with = payments_[part_];
+  paid_with.assign(count, 0);
+  for (const Inst& inst : block_->insts) {
+    if (is_direct_exit(inst)) paid_with[inst.origin] = static_cast<std::uint16_t>(inst.origin + 1);
+  }
+  auto end = static_cast<std::uint16_t>(count);
+  for (std::size_t i = count; i-- > 0;) {
+    if (paid_with[i] != 0) end = paid_with[i];
+    paid_with[i] = end;
+  }
+}
+
+void Compiler::Emission::pay(unsigned instructions) {
+  const bool keeps_flags = flags_at_ == a_.offset();
+  a_.lea(kBudget, x86::ptr(kBudget, -static_cast<int>(instructions)));
+  if (keeps_flags) flags_at_ = a_.offset();
 }
 
 void Compiler::Emission::emit_exit(const Inst& inst) {
   const auto kind = static_cast<ir::ExitKind>(inst.detail);
   const bool step = kind == ir::ExitKind::kStep;
-  refund(inst.origin + (step ? 0u : 1u));
+  refund(unretired_after(inst.origin, step ? 0 : 1));
   const std::uint64_t address = address_of(inst.imm);
   if (kind == ir::ExitKind::kCall && linkable(address_of(block_->guest_bytes))) {
     unpin();
@@ -64,14 +98,12 @@ void Compiler::Emission::emit_exit(const Inst& inst) {
   emit_go(inst.imm, step);
 }
 
-void Compiler::Emission::refund(unsigned retired) {
-  const unsigned unretired = unretired_after(retired);
+void Compiler::Emission::refund(unsigned unretired) {
   if (unretired != 0) a_.add(kBudget, unretired);
 }
 
-unsigned Compiler::Emission::unretired_after(unsigned retired) const {
-  const unsigned count = static_cast<unsigned>(block_->origins.size());
-  return count - std::min(retired, count);
+unsigned Compiler::Emission::unretired_after(unsigned origin, unsigned retired) const {
+  return origin < paid_with_.size() ? paid_with_[origin] - origin - retired : 0;
 }
 
 void Compiler::Emission::emit_go(std::int64_t target, bool step) {
@@ -88,11 +120,38 @@ void Compiler::Emission::emit_go(std::int64_t target, bool step) {
 }
 
 void Compiler::Emission::emit_link(std::uint64_t address, bool call) {
-  // Other threads may run the jump while its displacement is patched, which must be one store.
-  pad_to(sizeof(std::uint32_t) - 1);
+  constexpr std::size_t kOpcodeBytes = 1;
+  constexpr std::array<std::string_view, 4> kNops{"", "\x90", "\x66\x90", "\x0f\x1f\x00"sv};
+  std::size_t padding = 0;
+  while (!patchable_at(a_.offset() + padding + kOpcodeBytes)) ++padding;
+  a_.embed(kNops[padding].data(), padding);
   const Label unlinked = a_.newLabel();
-  const Label site = a_.newLabel();
   call ? a_.call(unlinked) : a_.long_().jmp(unlinked);
+  note_link(address, unlinked);
+}
+
+void Compiler::Emission::emit_link_if(x86::CondCode code, std::uint64_t address) {
+  constexpr std::size_t kOpcodeBytes = 2;
+  const Label out = a_.newLabel();
+  // Between a comparison and its jump padding would keep the host from fusing them.
+  if (patchable_at(a_.offset() + kOpcodeBytes)) {
+    a_.long_().j(code, out);
+    return note_link(address, out);
+  }
+  a_.j(code, out);
+  later([=, this] {
+    a_.bind(out);
+    emit_link(address, false);
+  });
+}
+
+bool Compiler::Emission::patchable_at(std::size_t offset) const {
+  const bool shared = o_.memory == MemoryModel::kFlat || o_.memory == MemoryModel::kSegment;
+  return !shared || offset % 8 <= 4;
+}
+
+void Compiler::Emission::note_link(std::uint64_t address, const Label& unlinked) {
+  const Label site = a_.newLabel();
   links_.push_back({static_cast<std::uint32_t>(a_.offset()) - 4, 0, address});
   unlinked_.push_back(unlinked);
   a_.bind(site);
@@ -101,12 +160,6 @@ void Compiler::Emission::emit_link(std::uint64_t address, bool call) {
     a_.lea(x86::rcx, x86::ptr(site, -4));
     leave_unpinned(ExitReason::kLink, address);
   });
-}
-
-void Compiler::Emission::pad_to(std::size_t remainder) {
-  constexpr std::array<std::string_view, 4> kNops{"", "\x90", "\x66\x90", "\x0f\x1f\x00"sv};
-  const std::size_t short_of = (remainder - a_.offset()) % kNops.size();
-  a_.embed(kNops[short_of].data(), short_of);
 }
 
 void Compiler::Emission::emit_exit_to(const Inst& inst) {

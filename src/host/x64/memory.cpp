@@ -20,12 +20,12 @@ int tag_mask(ir::Access access) { return -4096 | static_cast<int>(ir::bytes_of(a
 
 std::uint32_t Compiler::Emission::packed(const Inst& inst) const {
   const std::uint64_t at = address_of(block_->origins[inst.origin].offset) % kPageSize;
-  return pack_slow_access(inst.access(), static_cast<unsigned>(at), unretired_after(inst.origin));
+  return pack_slow_access(inst.access(), static_cast<unsigned>(at), unretired_after(inst.origin, 0));
 }
 
 void Compiler::Emission::note_access(unsigned origin) {
   if (!flat() && window_ == nullptr) return;
-  faults_.push_back({static_cast<std::uint32_t>(a_.offset()), unretired_after(origin),
+  faults_.push_back({static_cast<std::uint32_t>(a_.offset()), unretired_after(origin, 0),
                      address_of(block_->origins[origin].offset)});
 }
 
@@ -63,9 +63,9 @@ void Compiler::Emission::guard_stack_pointer(const Inst& inst) {
   a_.test(state(o_.outside), pin ? kPins[*pin] : x86::Gp(x86::rax));
   const Label out = a_.newLabel();
   a_.jnz(out);
-  later([this, out, retired = inst.origin + 1u] {
+  later([this, out, retired = inst.origin + 1u, unretired = unretired_after(inst.origin, 1)] {
     a_.bind(out);
-    refund(retired);
+    refund(unretired);
     const bool last = retired == block_->origins.size();
     leave(ExitReason::kGo, address_of(last ? block_->guest_bytes : block_->origins[retired].offset));
   });
@@ -104,9 +104,9 @@ x86::Mem Compiler::Emission::flat_location(const Inst& inst, std::int64_t offset
 
 Label Compiler::Emission::leave_by_step(const Inst& inst) {
   const Label out = a_.newLabel();
-  later([=, this, origin = inst.origin] {
+  later([=, this, origin = inst.origin, unretired = unretired_after(inst.origin, 0)] {
     a_.bind(out);
-    refund(origin);
+    refund(unretired);
     leave(ExitReason::kStep, address_of(block_->origins[origin].offset));
   });
   return out;
