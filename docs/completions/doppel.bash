@@ -22,7 +22,7 @@ _doppel() {
         case $current in
         -*) mapfile -t COMPREPLY < <(compgen -W '--help --root --bind -L --env --unset --cwd --argv0
             --engine --cpu --address-bits --code-cache --strace --gdb --stats --log --log-level
-            --trace --perf-map' -- "$current") ;;
+            --trace --without-pass --perf-map' -- "$current") ;;
         *) mapfile -t COMPREPLY < <(compgen -f -- "$current") ;;
         esac
         return
@@ -35,12 +35,12 @@ _doppel() {
     --console | --virtio-console) mapfile -t COMPREPLY < <(compgen -W 'stdio none file= unix=' -- "$current") ;;
     --engine) mapfile -t COMPREPLY < <(compgen -W 'translate interpret' -- "$current") ;;
     --log-level) mapfile -t COMPREPLY < <(compgen -W 'debug info warning error off' -- "$current") ;;
-    --name | --memory | --harts | --append | --timeout | --trace) ;;
+    --name | --memory | --harts | --append | --timeout | --trace | --without-pass) ;;
     *)
         case $current in
         -*) mapfile -t COMPREPLY < <(compgen -W '--help --name --memory --harts --address-bits --kernel --initrd --append --dtb
             --firmware --disk --net --console --virtio-console --engine --gdb --timeout --stats --trace --log --log-level
-            --perf-map' -- "$current") ;;
+            --without-pass --perf-map' -- "$current") ;;
         *) mapfile -t COMPREPLY < <(compgen -f -X '!*.toml' -- "$current") ;;
         esac
         ;;

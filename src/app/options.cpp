@@ -218,6 +218,8 @@ constexpr std::array kOptions{
     Option{"timeout", "SECONDS", kValue, false, "Stop the machine after this time and exit 124", apply_timeout},
     Option{"stats", "FILE", kOptionalValue, false, "At the end, statistics as JSON to stderr or FILE", apply_stats},
     Option{"trace", "WHAT[,...]", kValue, false, "Trace translation to the log: blocks, ir, host", apply_trace},
+    Option{"without-pass", "NAME[,...]", kList, false, "Leave out passes of the translator; no code is kept then; repeatable",
+           [](BootOptions& options, const std::string& value) { return leave_out_passes(options.machine.passes, value); }},
     Option{"log", "FILE", kValue, true, "Append the log to FILE instead of stderr", set_text<&BootOptions::log_path>},
     Option{"log-level", "LEVEL", kValue, false, "debug, info, warning (default), error or off", apply_log_level},
     Option{"perf-map", "", kOptionalValue, false, "Name translated code for Linux perf, in /tmp/perf-PID.map",

@@ -19,12 +19,11 @@ class InterpreterEngine final : public Engine {
 
 }  // namespace
 
-Result<std::unique_ptr<Engine>> make_engine(EngineKind kind, riscv::Hart& hart, std::shared_ptr<TranslationLog> log,
-                                            const MachineCode& kept) {
+Result<std::unique_ptr<Engine>> make_engine(EngineKind kind, riscv::Hart& hart, const TranslatorParts& parts) {
   if (kind == EngineKind::kTranslate) {
-    auto engine = TranslatorEngine::create(hart);
-    if (engine && log != nullptr) (*engine)->trace(std::move(log));
-    if (engine) (*engine)->keep_code(kept);
+    auto engine = TranslatorEngine::create(hart, {.passes = parts.passes});
+    if (engine && parts.log != nullptr) (*engine)->trace(parts.log);
+    if (engine) (*engine)->keep_code(parts.kept);
     return engine;
   }
   return std::make_unique<InterpreterEngine>(hart);

@@ -9,16 +9,22 @@
 
 #include "engine/engine.h"
 #include "engine/kept_code.h"
+#include "engine/pass_option.h"
 #include "engine/translation_log.h"
 #include "isa/riscv/hart.h"
 
 namespace doppel {
 
+// What a translator is given beside its hart.
+struct TranslatorParts {
+  std::shared_ptr<TranslationLog> log{};  // reports there what it does; may be null
+  MachineCode kept{};                     // and keeps its code here
+  PassSet passes = PassSet::all();        // that run
+};
+
 // Makes the engine of that kind for `hart`, which must outlive it. Fails where the host refuses executable
-// memory. A translator reports what it does to `log`, if there is one, and keeps its code in `kept`. Before the hart runs.
-Result<std::unique_ptr<Engine>> make_engine(EngineKind kind, riscv::Hart& hart,
-                                            std::shared_ptr<TranslationLog> log = nullptr,
-                                            const MachineCode& kept = {});
+// memory. Before the hart runs.
+Result<std::unique_ptr<Engine>> make_engine(EngineKind kind, riscv::Hart& hart, const TranslatorParts& parts = {});
 
 // A budget that no hart uses up.
 inline constexpr std::uint64_t kUnlimited = ~std::uint64_t{0} >> 2;

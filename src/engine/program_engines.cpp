@@ -31,8 +31,8 @@ class ProgramEngines::Interpreting final : public Engine {
   riscv::Interpreter interpreter_;
 };
 
-ProgramEngines::ProgramEngines(EngineKind kind, std::shared_ptr<TranslationLog> log)
-    : kind_(kind), log_(std::move(log)) {}
+ProgramEngines::ProgramEngines(EngineKind kind, std::shared_ptr<TranslationLog> log, const PassSet& passes)
+    : kind_(kind), log_(std::move(log)), passes_(passes) {}
 
 ProgramEngines::~ProgramEngines() = default;
 
@@ -41,7 +41,9 @@ Result<std::unique_ptr<Engine>> ProgramEngines::make(riscv::Hart& hart) {
   const std::lock_guard lock(mutex_);
   const bool first = cache_ == nullptr;
   if (first) {
-    auto cache = TranslatorEngine::make_cache(hart);
+    TranslatorEngine::Options options = kOptions;
+    options.passes = passes_;
+    auto cache = TranslatorEngine::make_cache(hart, options);
     if (!cache) return std::unexpected(cache.error());
     cache_ = std::move(*cache);
     cache_->use(archive_);
@@ -53,7 +55,7 @@ Result<std::unique_ptr<Engine>> ProgramEngines::make(riscv::Hart& hart) {
 
 std::optional<std::uint64_t> ProgramEngines::keep_code(int folder, std::span<const std::byte> identity) {
   // A trace is to show the translations themselves.
-  if (kind_ == EngineKind::kInterpret || log_ != nullptr) return std::nullopt;
+  if (kind_ == EngineKind::kInterpret || log_ != nullptr || passes_ != PassSet::all()) return std::nullopt;
   archive_ = open_code_archive(folder, identity);
   if (archive_ == nullptr) return std::nullopt;
   return archive_->seed();

@@ -22,7 +22,9 @@ inline constexpr std::size_t kProgramStackBytes = std::size_t{1} << 20;
 
 class ProgramEngines {
  public:
-  explicit ProgramEngines(EngineKind kind, std::shared_ptr<TranslationLog> log = nullptr);
+  // A translator reports what it does to `log`, if there is one; of its passes only `passes` run.
+  explicit ProgramEngines(EngineKind kind, std::shared_ptr<TranslationLog> log = nullptr,
+                          const PassSet& passes = PassSet::all());
   ~ProgramEngines();
 
   // For `hart`, which runs in flat memory and outlives the engine; all harts in the same. Fails where the host refuses
@@ -51,6 +53,7 @@ class ProgramEngines {
 
   const EngineKind kind_;
   const std::shared_ptr<TranslationLog> log_;
+  const PassSet passes_;
   std::mutex mutex_;
   std::shared_ptr<CodeArchive> archive_;  // may be null
   std::shared_ptr<CodeCache> cache_;   // of translators; made for the first

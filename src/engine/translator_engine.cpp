@@ -125,12 +125,13 @@ thread_local TranslatorEngine* running = nullptr;
 }  // namespace
 
 Result<std::unique_ptr<TranslatorEngine>> TranslatorEngine::create(riscv::Hart& hart, const Options& options) {
-  auto cache = make_cache(hart);
+  auto cache = make_cache(hart, options);
   if (!cache) return std::unexpected(cache.error());
   return std::make_unique<TranslatorEngine>(hart, std::move(*cache), options);
 }
 
-Result<std::shared_ptr<CodeCache>> TranslatorEngine::make_cache(riscv::Hart& hart, bool shadow) {
+Result<std::shared_ptr<CodeCache>> TranslatorEngine::make_cache(riscv::Hart& hart, const Options& options,
+                                                                   bool shadow) {
   Result<CodeMemory> memory = CodeMemory::create(kCodeBytes);
   if (!memory) return std::unexpected(memory.error());
   const x64::HostFeatures features = x64::HostFeatures::detect();
@@ -158,8 +159,10 @@ Result<std::shared_ptr<CodeCache>> TranslatorEngine::make_cache(riscv::Hart& har
     };
     guest.on_clear = [&hart] { hart.mmu().flush_fetch(); };
   }
-  return std::make_shared<CodeCache>(std::move(*memory), x64::Compiler(state_offsets(model), features),
-                                     std::move(guest), CodeCache::Helpers{&slow_read, &slow_write, &slow_step, &read_clock});
+  auto cache = std::make_shared<CodeCache>(std::move(*memory), x64::Compiler(state_offsets(model), features), std::move(guest),
+                                           CodeCache::Helpers{&slow_read, &slow_write, &slow_step, &read_clock});
+  cache->allow(options.passes);
+  return cache;
 }
 
 static EngineStatistics statistics_of(const CodeCache& code) {
@@ -329,7 +332,7 @@ void TranslatorEngine::shadow() {
   riscv::Mmu::Shadow* shadow = mmu_.make_shadow();
   if (shadow == nullptr) return;
   take_host_faults();
-  auto cache = make_cache(hart_, true);
+  auto cache = make_cache(hart_, options_, true);
   if (!cache) return end_shadow();
   if (log_ != nullptr) report(**cache, log_);
   (*cache)->use(kept_for_shadows_);

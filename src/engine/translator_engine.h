@@ -30,6 +30,8 @@ class TranslatorEngine final : public Engine {
     std::uint32_t shadow_after = 4096;
     // And the supervisor gets a window onto its data when so many of its own were.
     std::uint32_t window_after = 1024;
+    // Other passes do not run, and then no code is kept.
+    ir::PassSet passes = ir::PassSet::all();
     static constexpr std::uint32_t kNever = ~std::uint32_t{0};
   };
   static Result<std::unique_ptr<TranslatorEngine>> create(riscv::Hart& hart, const Options& options);
@@ -37,7 +39,7 @@ class TranslatorEngine final : public Engine {
   // With a cache that other harts of the same program use as well.
   TranslatorEngine(riscv::Hart& hart, std::shared_ptr<CodeCache> cache, const Options& options);
   // A cache for the code that `hart` runs; or for that of a program in a shadow (riscv::Mmu::Shadow).
-  static Result<std::shared_ptr<CodeCache>> make_cache(riscv::Hart& hart, bool shadow = false);
+  static Result<std::shared_ptr<CodeCache>> make_cache(riscv::Hart& hart, const Options& options, bool shadow = false);
   ~TranslatorEngine() override;
 
   // For signal handlers: whether the fault at `context` is of the guest code that the calling thread runs. If so, it goes on
@@ -49,6 +51,7 @@ class TranslatorEngine final : public Engine {
 
   // What is translated goes to `kept`, as far as there is some, and comes from there. Before the first run().
   void keep_code(const MachineCode& kept) {
+    if (options_.passes != ir::PassSet::all()) return;
     code_.cache->use(kept.paged);
     kept_for_shadows_ = kept.shadows;
   }

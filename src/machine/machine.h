@@ -17,6 +17,7 @@
 #include "debug/debug_target.h"
 #include "device/console_backend.h"
 #include "engine/engine.h"
+#include "engine/pass_option.h"
 #include "engine/translation_log.h"
 #include "network/network.h"
 #include "storage/disk.h"
@@ -40,6 +41,7 @@ struct MachineConfig {
   unsigned address_bits = 39;  // of the largest virtual address space: Sv39, Sv48, Sv57
   EngineKind engine = EngineKind::kTranslate;
   TranslationLogOptions trace;
+  PassSet passes = PassSet::all();  // of the translator; where some are missing no code is kept
   int code_folder = -1;  // an open directory in which translated code is kept for other machines; -1: none
   BootConfig boot;
   std::vector<DiskOptions> disks;

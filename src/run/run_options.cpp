@@ -33,6 +33,7 @@ constexpr const char* kHelp =
     "  --log FILE                      Append to FILE: unknown system calls, registers at a fatal signal\n"
     "  --log-level LEVEL               debug (with --log), info, warning (default), error, off\n"
     "  --trace WHAT[,...]              Trace translation to the log: blocks, ir, host\n"
+    "  --without-pass NAME[,...]       Leave out passes of the translator; no code is kept then (repeatable)\n"
     "  --perf-map                      Name translated code for Linux perf, in /tmp/perf-PID.map\n"
     "\n"
     "Exit status: the program's; 2 for a mistake in options, 125 when Doppel itself fails, 126 for a file\n"
@@ -153,6 +154,8 @@ constexpr std::array kOptions{
     Option{"--log", Value::kNeeded, false, set_text<&RunOptions::log_path>},
     Option{"--log-level", Value::kNeeded, true, set_level},
     Option{"--trace", Value::kNeeded, true, set_trace},
+    Option{"--without-pass", Value::kNeeded, true,
+           [](RunOptions& o, const std::string& value) { return leave_out_passes(o.passes, value); }},
     Option{"--perf-map", Value::kNone, true, set_flag<&RunOptions::perf_map>},
     Option{"--gdb", Value::kNeeded, false, set_text<&RunOptions::gdb>},
     // Not for users.

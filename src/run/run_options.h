@@ -24,6 +24,7 @@ struct RunOptions {
   std::vector<std::string> variables;    // --env and --unset, in order: NAME=VALUE, or NAME alone to go
   bool trace_calls = false;
   std::optional<std::string> gdb;  // a port or a path
+  PassSet passes = PassSet::all();
   bool trace_blocks = false, trace_ir = false, trace_host = false, perf_map = false;
   std::optional<std::string> statistics_path;  // empty: stderr
   std::optional<std::string> code_cache;  // a folder, or "off"

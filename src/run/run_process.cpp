@@ -73,7 +73,7 @@ Result<void> open_log(const RunOptions& options) {
 Result<process::ProcessOptions> prepare(RunOptions options) {
   if (auto opened = open_log(options); !opened) return std::unexpected(opened.error());
   process::ProcessOptions process{.engine = options.engine, .address_bits = options.address_bits,
-                                  .trace_calls = options.trace_calls};
+                                  .trace_calls = options.trace_calls, .passes = options.passes};
   if (options.inherited_self) {
     process::adopt_own_program(*options.inherited_self);
   } else {

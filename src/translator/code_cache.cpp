@@ -346,7 +346,7 @@ std::optional<std::uint32_t> CodeCache::translate(Page& page, unsigned offset, B
   check(block_);
   ir::Block lifted;
   if (on_translation) lifted = block_;
-  ir::optimize(block_, final ? ir::PassSet::all() : quick_);
+  ir::optimize(block_, final ? all_ : quick_);
   check(block_);
   const x64::Window* window = page.window ? &*page.window : nullptr;
   const x64::EmittedCode emitted = compiler_.compile({block_, flat() ? address : offset}, window);
@@ -685,7 +685,7 @@ bool CodeCache::make_region(Page& page, unsigned offset, Block& block, std::uint
     return branch.state == Page::Branch::State::kBothWays;
   };
   const std::optional<Region> region =
-      form_region(bytes, page.base, offset, guest_.lift, compiler_.offsets(), {heat, goes_both_ways});
+      form_region(bytes, page.base, offset, guest_.lift, compiler_.offsets(), {heat, goes_both_ways}, all_);
   if (!region) return false;
   for (const ir::Block& part : region->blocks) check(part);
   std::size_t first = offset, end = offset;

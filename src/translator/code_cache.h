@@ -152,6 +152,8 @@ class CodeCache {
   // end by save(). Before anything is translated.
   void use(std::shared_ptr<CodeArchive> archive) { archive_ = std::move(archive); }
   void save();
+  // Other passes do not run. Before anything is translated, and without an archive, whose code has seen all of them.
+  void allow(const ir::PassSet& passes) { all_ = all_ & passes, quick_ = quick_ & passes; }
 
   // --- In flat memory, on the runner's thread.
 
@@ -281,7 +283,7 @@ class CodeCache {
   std::atomic<std::uint64_t> age_{0};
   Statistics statistics_;
   ir::Block block_;  // kept for its memory
-  const ir::PassSet quick_ = ir::PassSet::quick();
+  ir::PassSet all_ = ir::PassSet::all(), quick_ = ir::PassSet::quick();
   std::shared_ptr<CodeArchive> archive_;  // may be null
   std::vector<std::byte> fetched_;
   std::array<std::uint8_t, 32768> visits_{};  // by address; where two meet, the second one seems warmer than it is

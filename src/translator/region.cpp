@@ -6,7 +6,6 @@
 #include <set>
 
 #include "ir/opt/if_conversion.h"
-#include "ir/opt/optimize.h"
 
 namespace doppel {
 namespace {
@@ -135,7 +134,7 @@ std::vector<std::uint32_t> beside(std::vector<std::uint32_t> chosen, const std::
 
 std::optional<Region> form_region(std::span<const std::byte> page, std::uint64_t base, unsigned head,
                                   const LiftFunction& lift, const x64::StateOffsets& offsets,
-                                  const RegionProfile& profile) {
+                                  const RegionProfile& profile, const ir::PassSet& passes) {
   const bool flat = offsets.memory != x64::MemoryModel::kPaged;
   // What is reachable from the head, in basic blocks.
   Graph forward;
@@ -173,7 +172,7 @@ std::optional<Region> form_region(std::span<const std::byte> page, std::uint64_t
   std::map<std::uint32_t, std::uint64_t> uses;  // of state offsets, by weight
   for (const unsigned offset : members) {
     ir::Block& member = region.blocks.emplace_back(std::move(lifted[offset]));
-    ir::optimize(member);
+    ir::optimize(member, passes);
     region.instructions += static_cast<unsigned>(member.origins.size());
     if (region.instructions > kMostInstructions) return std::nullopt;
     const unsigned weight = 1 + 4 * profile.heat(offset);

@@ -11,6 +11,7 @@
 
 #include "host/x64/compile.h"
 #include "ir/ir.h"
+#include "ir/opt/optimize.h"
 #include "isa/common/block_limits.h"
 
 namespace doppel {
@@ -40,9 +41,9 @@ struct RegionProfile {
 };
 
 // The blocks from which control can come back to `head`, a page offset, without leaving the page, which lies at `base`.
-// None when `head` is in no loop. Branches that go both ways become choices where they can.
+// None when `head` is in no loop. Branches that go both ways become choices where they can. `passes` run.
 std::optional<Region> form_region(std::span<const std::byte> page, std::uint64_t base, unsigned head,
                                   const LiftFunction& lift, const x64::StateOffsets& offsets,
-                                  const RegionProfile& profile);
+                                  const RegionProfile& profile, const ir::PassSet& passes = ir::PassSet::all());
 
 }  // namespace doppel

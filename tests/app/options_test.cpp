@@ -158,6 +158,17 @@ TEST_F(OptionsTest, TracesTranslation) {
   EXPECT_THAT(refusal({"--trace", "blocks,dreams"}), HasSubstr("dreams"));
 }
 
+TEST_F(OptionsTest, LeavesOutPasses) {
+  PassSet fewer = PassSet::all();
+  for (const char* name : {"dead_code", "dead_state"}) ASSERT_TRUE(fewer.set(name, false));
+  EXPECT_EQ(boot({}).machine.passes, PassSet::all());
+  EXPECT_EQ(boot({"--without-pass", "dead_code,dead_state"}).machine.passes, fewer);
+  EXPECT_EQ(boot({"--without-pass", "dead_code", "--without-pass=dead_state"}).machine.passes, fewer);
+  const std::string message = refusal({"--without-pass", "dead_code,dead_wood"});
+  EXPECT_THAT(message, HasSubstr("'dead_wood' is none of"));
+  for (const ir::Pass& pass : ir::passes()) EXPECT_THAT(message, HasSubstr(std::string(pass.name)));
+}
+
 // What is not possible yet is said, not ignored.
 TEST_F(OptionsTest, RefusesWhatIsNotThereYet) {
   for (const auto& arguments : std::vector<std::vector<const char*>>{{"--engine", "kvm"},

@@ -159,10 +159,10 @@ inline std::string compare_with_kept_code(const Scenario& scenario) {
   return {};
 }
 
-// Nothing if the engines agree on the scenario, else what they disagree about.
-inline std::string compare_engines(const Scenario& scenario) {
-  for (const TranslatorEngine::Options& options :
-       {TranslatorEngine::Options{}, Machine::kEager, Machine::kShadowing}) {
+// Nothing if the engines agree on the scenario, else what they disagree about. `passes` run.
+inline std::string compare_engines(const Scenario& scenario, const PassSet& passes = PassSet::all()) {
+  for (TranslatorEngine::Options options : {TranslatorEngine::Options{}, Machine::kEager, Machine::kShadowing}) {
+    options.passes = passes;
     Lockstep lockstep(scenario, options);
     for (std::size_t i = 0; i < scenario.chunks.size(); ++i) {
       lockstep.run(i, scenario.chunks[i].instructions);

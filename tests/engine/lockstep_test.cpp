@@ -46,6 +46,17 @@ TEST(Lockstep, KeptCode) {
   }
 }
 
+// Whichever passes are switched off.
+TEST(Lockstep, WithoutPasses) {
+  std::vector<PassSet> sets{PassSet::none()};
+  for (const ir::Pass& pass : ir::passes()) sets.emplace_back(PassSet::all()).set(pass.name, false);
+  for (std::size_t i = 0; i < sets.size(); ++i) {
+    for (u64 seed = 1; seed <= kPrograms / 10; ++seed) {
+      ASSERT_EQ(compare_engines(ScenarioMaker(seed).make(), sets[i]), "") << "set " << i << " seed " << seed;
+    }
+  }
+}
+
 // What a test of its own runs: assembly in M-mode, with a0 to a2 pointing to data, to the device and to code.
 Scenario scenario_of(const std::string& source, u64 instructions = 1000) {
   Scenario scenario;

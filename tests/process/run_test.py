@@ -124,6 +124,14 @@ class Run(unittest.TestCase):
         shell = self.run_program("--code-cache", "off", f"--stats={statistics}", self.folder / "program", cache=cache)
         self.assertEqual(shell.returncode, 3)
         self.assertEqual(json.loads(statistics.read_text())["code_cache"]["loaded"], 0)
+        # Code that some passes have not seen is not mixed with it.
+        kept = {path: path.stat().st_size for path in cache.iterdir()}
+        self.run_program("--without-pass", "dead_state,dead_code", f"--stats={statistics}", self.folder / "program",
+                         cache=cache)
+        told = json.loads(statistics.read_text())
+        self.assertEqual(told["code_cache"]["loaded"], 0)
+        self.assertGreater(told["code_bytes"], other["code_bytes"])
+        self.assertEqual({path: path.stat().st_size for path in cache.iterdir()}, kept)
         cache.chmod(0o777)
         refused = self.run_program(self.folder / "program", cache=cache)
         self.assertEqual(refused.returncode, 125)
@@ -315,6 +323,7 @@ class Run(unittest.TestCase):
             (["--root", "/", "-L", "/", "x"], 2, "-L"),
             (["--cpu", "z80", "x"], 2, "rva22"),
             (["--env", "X", "x"], 2, "NAME=VALUE"),
+            (["--without-pass", "dead_code,dead_wood", "x"], 2, "'dead_wood' is none of .*dead_state, .*dead_code"),
             ([], 2, "which program"),
             (["--root", "/nonexistent", "x"], 125, "No such file"),
             (["--cwd", "/nonexistent", "x"], 125, "No such file"),

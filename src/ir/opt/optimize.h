@@ -25,8 +25,8 @@ std::span<const Pass> passes();
 // Which passes run.
 class PassSet {
  public:
-  static PassSet all() { return PassSet(~std::uint32_t{0}); }
-  static PassSet none() { return PassSet(0); }
+  static constexpr PassSet all() { return PassSet(~std::uint32_t{0}); }
+  static constexpr PassSet none() { return PassSet(0); }
   // Those that gain most for their time: for code that may not run often.
   static PassSet quick();
 
@@ -34,9 +34,12 @@ class PassSet {
   bool set(std::string_view name, bool enabled);
   // `index` counts in passes().
   bool contains(unsigned index) const { return enabled_ >> index & 1; }
+  // Those in both.
+  friend PassSet operator&(PassSet a, PassSet b) { return PassSet(a.enabled_ & b.enabled_); }
+  friend bool operator==(const PassSet&, const PassSet&) = default;
 
  private:
-  explicit PassSet(std::uint32_t enabled) : enabled_(enabled) {}
+  explicit constexpr PassSet(std::uint32_t enabled) : enabled_(enabled) {}
 
   std::uint32_t enabled_;  // bit i: passes()[i]
 };

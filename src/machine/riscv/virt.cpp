@@ -140,11 +140,12 @@ Result<void> VirtBoard::make_threads() {
     log = std::move(*created);
   }
   // A trace is to show the translations themselves.
-  if (config_.code_folder >= 0 && config_.engine == EngineKind::kTranslate && log == nullptr) {
+  const bool keeps = config_.engine == EngineKind::kTranslate && log == nullptr && config_.passes == PassSet::all();
+  if (config_.code_folder >= 0 && keeps) {
     kept_code_ = open_machine_code(config_.code_folder, harts_.front()->isa().isa_string());
   }
   for (const auto& hart : harts_) {
-    Result<std::unique_ptr<Engine>> engine = make_engine(config_.engine, *hart, log, kept_code_);
+    Result<std::unique_ptr<Engine>> engine = make_engine(config_.engine, *hart, {log, kept_code_, config_.passes});
     if (!engine) return std::unexpected(engine.error());
     threads_.push_back(std::make_unique<HartThread>(*hart, std::move(*engine)));
   }

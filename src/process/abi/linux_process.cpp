@@ -29,7 +29,7 @@ std::expected<std::unique_ptr<LinuxProcess>, LoadError> LinuxProcess::create(Pro
   constexpr int kOurFailure = 125;
   std::unique_ptr<LinuxProcess> process(new LinuxProcess(std::move(options)));
   auto shared = SharedSpace::create(process->options_.engine, process->options_.address_bits,
-                                    process->options_.translation_log);
+                                    process->options_.translation_log, process->options_.passes);
   if (!shared) return std::unexpected(LoadError{shared.error(), kOurFailure, ENOMEM});
   process->shared_ = std::move(*shared);
   const std::string name = process->options_.program.path;

@@ -42,6 +42,7 @@ struct ProcessOptions {
   // What starts another program as this one was started: Doppel's command line before "--argv0".
   std::vector<std::string> command{};
   std::shared_ptr<TranslationLog> translation_log{};  // may be null
+  PassSet passes = PassSet::all();  // of the translator; where some are missing no code is kept
   std::shared_ptr<DebugServer> debugger{};            // may be null
   // An open directory in which translated code is kept for other runs of the same program; -1: none.
   int code_folder = -1;

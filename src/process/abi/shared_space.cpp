@@ -21,14 +21,14 @@ class NoIo final : public IoSpace {
 
 }  // namespace
 
-SharedSpace::SharedSpace(EngineKind engine, std::shared_ptr<TranslationLog> log)
-    : engines_(engine, std::move(log)), no_io_(std::make_unique<NoIo>()) {}
+SharedSpace::SharedSpace(EngineKind engine, std::shared_ptr<TranslationLog> log, const PassSet& passes)
+    : engines_(engine, std::move(log), passes), no_io_(std::make_unique<NoIo>()) {}
 
 SharedSpace::~SharedSpace() = default;
 
 Result<std::unique_ptr<SharedSpace>> SharedSpace::create(EngineKind engine, unsigned address_bits,
-                                                         std::shared_ptr<TranslationLog> log) {
-  std::unique_ptr<SharedSpace> shared(new SharedSpace(engine, std::move(log)));
+                                                         std::shared_ptr<TranslationLog> log, const PassSet& passes) {
+  std::unique_ptr<SharedSpace> shared(new SharedSpace(engine, std::move(log), passes));
   auto space = AddressSpace::create(AddressSpace::Place::kIdentity, address_bits);
   if (!space) return std::unexpected(space.error());
   shared->space_ = std::move(*space);

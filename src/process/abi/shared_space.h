@@ -25,7 +25,7 @@ namespace doppel::process {
 class SharedSpace final : public riscv::UserSpace {
  public:
   static Result<std::unique_ptr<SharedSpace>> create(EngineKind engine, unsigned address_bits,
-                                                     std::shared_ptr<TranslationLog> log);
+                                                     std::shared_ptr<TranslationLog> log, const PassSet& passes);
   ~SharedSpace() override;
 
   AddressSpace& space() { return *space_; }
@@ -58,7 +58,7 @@ class SharedSpace final : public riscv::UserSpace {
   void keep_only_caller();
 
  private:
-  SharedSpace(EngineKind engine, std::shared_ptr<TranslationLog> log);
+  SharedSpace(EngineKind engine, std::shared_ptr<TranslationLog> log, const PassSet& passes);
 
   ProgramEngines engines_;
   std::unique_ptr<AddressSpace> space_;

@@ -1,0 +1,19 @@
+#include "engine/pass_option.h"
+
+#include <string>
+
+#include "base/option_list.h"
+
+namespace doppel {
+
+Result<void> leave_out_passes(PassSet& passes, std::string_view names) {
+  for (const NamedOption& pass : split_options(names)) {
+    if (passes.set(pass.text, false)) continue;
+    std::string known;
+    for (const ir::Pass& there_is : ir::passes()) known.append(known.empty() ? "" : ", ").append(there_is.name);
+    return fail("--without-pass: '{}' is none of {}", pass.text, known);
+  }
+  return {};
+}
+
+}  // namespace doppel
