@@ -4,6 +4,7 @@
 #include <bit>
 #include <span>
 #include <thread>
+#include <utility>
 
 #include "base/bits.h"
 #include "isa/riscv/csr.h"
@@ -377,7 +378,9 @@ void Hart::return_from_supervisor_trap() {
 }
 
 void Hart::request_wait() {
-  if ((pending_interrupts() & state_.mie) == 0) attend(kWait);
+  if ((pending_interrupts() & state_.mie) == 0) return attend(kWait);
+  // It may be the timer, of which nobody else has told yet: an idle loop would ask until somebody does.
+  if (supervisor_timer_passed() && !std::exchange(timer_passed_, true)) recheck_interrupts();
 }
 
 void Hart::wait_for_interrupt() {

@@ -390,6 +390,22 @@ TEST(Wfi, WaitsOnlyWhenNothingIsPending) {
   EXPECT_EQ(machine.run("addi a0, a0, 0; wfi; addi a0, a0, 1"), u64{1} << 63 | 3);
 }
 
+// An idle loop with its interrupts off does not spin until somebody tells of a timer that has passed already.
+TEST(Wfi, SeesThatTheTimerHasPassed) {
+  TestMachine machine;
+  machine.state().mie = machine.state().mideleg = 0x20;
+  machine.state().menvcfg = envcfg::kStce;
+  machine.state().stimecmp = 500;
+  machine.set_privilege(kSupervisor);
+  machine.set_time(499);
+  machine.load(kCode, "wfi; c.j .");
+  machine.state().pc = kCode;
+  EXPECT_EQ(machine.resume(5), Exit::kWaitForInterrupt);
+  machine.set_time(500);
+  EXPECT_EQ(machine.run("wfi; addi a0, a0, 1; csrrsi zero, sstatus, 2; addi a0, a0, 1"), u64{1} << 63 | 5);
+  EXPECT_EQ(machine.a(0), 1u);
+}
+
 TEST(Firmware, ServesCallsFromSupervisorMode) {
   struct Firmware final : SupervisorCalls {
     void supervisor_call(Hart& hart) override {
