@@ -309,7 +309,10 @@ bool Mmu::refresh(KeptTable& kept) {
 
 void Mmu::refresh_tables() {
   const bool same_tables = std::ranges::all_of(window_tables_, [this](const auto& kept) { return refresh(*kept); });
-  if (same_tables) return;
+  if (!same_tables) keep_tables_anew();
+}
+
+void Mmu::keep_tables_anew() {
   window_tables_.clear();
   for (const std::uint64_t gva : window_->pieces()) keep_tables(gva);
   window_->suspect_all();
@@ -332,7 +335,14 @@ bool Mmu::is_kept(std::uint64_t gva, const ShadowSpace::Page& page) {
 
 bool Mmu::enter_in_window(std::uint64_t gva) {
   if (!window_->contains(gva)) return false;
-  refresh_tables();
+  // Others are looked at when there is a fence.
+  for (unsigned level = kRootLevel + 1; level-- > 0;) {
+    KeptTable* kept = kept_table(gva, level);
+    if (kept != nullptr && !refresh(*kept)) {
+      keep_tables_anew();
+      break;
+    }
+  }
   keep_tables(gva);
   if (window_->any_suspects()) window_->verify([this](std::uint64_t at) { return shadow_page(at, kSupervisor); });
   // Without what is remembered of upper levels.

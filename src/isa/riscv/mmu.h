@@ -179,7 +179,9 @@ class Mmu {
   void keep_tables(std::uint64_t gva);
   // Makes all kept tables what they are now, and suspects of the window what has changed with that.
   void refresh_tables();
-  // Likewise of one; false: what other tables are kept may have changed, too.
+  // Keeps those that lead to what is in the window now, all of which is suspect.
+  void keep_tables_anew();
+  // Makes one what it is now; false: what other tables are kept may have changed, too.
   bool refresh(KeptTable& kept);
   // Whether the kept tables say so, too.
   bool is_kept(std::uint64_t gva, const ShadowSpace::Page& page);
