@@ -195,11 +195,12 @@ TranslatorEngine::TranslatorEngine(riscv::Hart& hart, std::shared_ptr<CodeCache>
       code_(std::move(cache), 0, &ended_) {
   hart.on_fence_i = [this] {
     ++code_fences_;
-    interpreter_.expect_code_changes();
     if (is_program()) {
+      interpreter_.expect_code_changes();
       code_.cache->invalidate(0, ~std::uint64_t{0});
     } else {
       code_.cache->expect_changes();
+      interpreter_.expect_code_changes(&CodeCache::is_current);
       // A program's own fence: what it runs next is in the shadow, too.
       if (riscv::Mmu::Shadow* shadow = mmu_.shadow(); shadow != nullptr && shadow->engine != nullptr) {
         verify(*shadow, code_of(*shadow));

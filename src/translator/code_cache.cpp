@@ -26,6 +26,10 @@ constexpr unsigned kFewestSamples = 4;
 constexpr unsigned kMostSamples = 8;
 // How often an instruction misses the window before it is taken to do so always.
 constexpr std::uint8_t kMostMisses = 16;
+// So many pages are compared with memory as soon as code may have changed, before anybody enters them. Of how many times
+// the last one leaves that to who does, to learn which ones are still entered.
+constexpr std::size_t kMostEntered = 64;
+constexpr std::uint64_t kExpectationsARound = 16;
 
 // A page's number, and whether its code is for a window.
 std::uint64_t key_of(std::uint64_t base, bool windowed) { return base >> kPageShift | std::uint64_t{windowed} << 63; }
@@ -66,6 +70,7 @@ struct CodeCache::Page {
   };
   std::map<unsigned, Branch> branches;         // by the offset of the block before
   bool loaded = false;                         // what the archive has for it
+  bool is_current = false;                     // one of entered_
   std::uint64_t archived_at = 0;               // its address there, once that is so
   std::optional<x64::Window> window;           // in paged memory, where its code is for one
   std::unordered_map<unsigned, std::uint8_t> misses;  // of that, by offset
@@ -190,9 +195,28 @@ CodeCache::Entries& CodeCache::page(GuestPhysical gpa, const std::byte* host, bo
   const bool is_new = source.generation == 0;
   const bool changed = verify(page, host);
   source.generation = generation_;
+  if (!page.is_current && entered_.size() < kMostEntered) {
+    page.is_current = true;
+    entered_.push_back(&page);
+  }
   if ((is_new || changed) && archive_ != nullptr) load(page);
   return *page.entries;
 }
+
+void CodeCache::expect_changes() {
+  const std::lock_guard lock(mutex_);
+  const bool ends_round = ++generation_ % kExpectationsARound == 0;
+  std::erase_if(entered_, [this, ends_round](Page* page) {
+    Page::Source& source = *page->source;
+    const bool changed = !ends_round && verify(*page, source.host);
+    page->is_current = !ends_round && !changed;
+    if (page->is_current) source.generation = generation_;
+    if (changed) source.generation = 0;  // as if it were new
+    return !page->is_current;
+  });
+}
+
+bool CodeCache::is_current(const void* entries) { return static_cast<const Entries*>(entries)->page->is_current; }
 
 bool CodeCache::verify(Page& page, const std::byte* host) {
   Page::Source& source = *page.source;
@@ -723,6 +747,7 @@ void CodeCache::clear(const Runner* caller) {
     runner->forget_jumps();
   }
   if (guest_.on_clear) guest_.on_clear();
+  entered_.clear();
   pages_.clear();
   recent_.fill(nullptr);
   sites_.clear();

@@ -141,8 +141,10 @@ class CodeCache {
   // The instruction at `offset` of such a page has accessed what is not in the window. Whoever does so often has code
   // made that does not expect it there.
   void note_outside(Entries& entries, unsigned offset);
-  // The guest may have changed code.
-  void expect_changes() { ++generation_; }
+  // The guest may have changed code. Pages entered of late are compared with memory at once.
+  void expect_changes();
+  // Whether these Entries, of a cache in which changes were just expected, are as memory says.
+  static bool is_current(const void* entries);
   // As below. `unfit` says of which page slots the base left its page too often of late.
   void note_running(Entries& entries, unsigned offset, std::uint8_t hot_after, std::uint64_t unfit);
 
@@ -279,6 +281,7 @@ class CodeCache {
   std::vector<Site> sites_;                                         // by `at`
   std::vector<Runner*> runners_;
   std::uint64_t generation_ = 1;
+  std::vector<Page*> entered_;  // since changes were expected, or long before and after
   bool any_large_ = false;  // some page with code is part of a larger one of the guest
   std::atomic<std::uint64_t> age_{0};
   Statistics statistics_;

@@ -40,8 +40,8 @@ class Interpreter {
   std::optional<std::uint64_t> read(std::uint64_t gva, unsigned bytes) { return read_slow(gva, bytes); }
   bool write(std::uint64_t gva, unsigned bytes, std::uint64_t value) { return write_slow(gva, bytes, value); }
   Trap fault() const { return fault_; }
-  // FENCE.I, from wherever.
-  void expect_code_changes();
+  // FENCE.I, from wherever. Of the translator's fetch entries those stay whose objects `keeps_translated` tells of.
+  void expect_code_changes(Mmu::KeepsCode keeps_translated = nullptr);
 
  private:
   friend class Step;

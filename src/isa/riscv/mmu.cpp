@@ -136,6 +136,13 @@ void Mmu::flush_fetch() {
   }
 }
 
+void Mmu::flush_fetch(KeepsCode keeps) {
+  ++changes_;
+  for (Slot& slot : slots_) {
+    if (slot.valid) slot.tlb->clear_fetch(keeps);
+  }
+}
+
 void Mmu::fence(const std::uint64_t* gva, const std::uint64_t* asid) {
   ++statistics_.flushes;
   ++changes_;

@@ -103,6 +103,9 @@ class Mmu {
   void fence(const std::uint64_t* gva, const std::uint64_t* asid);
   void flush();        // everything: PMP or environment configuration changed
   void flush_fetch();  // every FetchEntry: the engine dropped code
+  // Those of the interpreter; and of the translator's all but those whose objects are to be kept.
+  using KeepsCode = bool (*)(const void* code);
+  void flush_fetch(KeepsCode keeps);
 
   struct Statistics {
     std::uint64_t walks = 0;

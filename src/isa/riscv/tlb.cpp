@@ -101,6 +101,22 @@ void TlbContext::clear_fetch() {
   filled_fetch.clear();
 }
 
+void TlbContext::clear_fetch(bool (*keeps)(const void* code)) {
+  Groups kept;
+  filled_fetch.for_each([&](unsigned first) {
+    std::fill_n(&fetch[first], kGroup, FetchEntry{});
+    for (unsigned i = first; i < first + kGroup; ++i) {
+      if (translated[i].tag == TlbEntry::kEmpty) continue;
+      if (keeps(translated[i].code)) {
+        kept.set(i / kGroup);
+      } else {
+        translated[i] = {};
+      }
+    }
+  });
+  filled_fetch = kept;
+}
+
 void TlbContext::note_large_page(std::uint64_t gva, std::uint64_t size_bytes) {
   const auto shift = static_cast<unsigned>(std::countr_zero(size_bytes));
   const auto which = static_cast<std::size_t>(std::ranges::find(kLargeShifts, shift) - kLargeShifts.begin());

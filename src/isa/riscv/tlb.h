@@ -87,6 +87,8 @@ struct TlbContext {
 
   void clear();
   void clear_fetch();
+  // Keeps those of the translator's entries whose objects are to be kept.
+  void clear_fetch(bool (*keeps)(const void* code));
   // Forgets the translation of gva, and with it that of all of its page, whatever its size.
   void clear_page(std::uint64_t gva);
 
