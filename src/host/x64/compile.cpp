@@ -88,11 +88,7 @@ void Compiler::Emission::emit_part(std::size_t part) {
   xmm_of_.fill(ir::kNone);
   slot_used_.fill(false);
   in_state_.fill(ir::kNone);
-  if (window_ == nullptr) {
-    find_groups();
-  } else {
-    group_of_.assign(block_->insts.size(), kNoGroup);
-  }
+  find_groups();
   inside_.clear();
   skipped_ = 0;
   flags_of_ = ir::kNone;

@@ -145,7 +145,7 @@ void Compiler::Emission::find_groups() {
     const Inst& inst = block_->insts[i];
     // What the interpreter runs may change translations.
     if (inst.op == Op::kCall) open.clear();
-    if (inst.op != Op::kLoad && inst.op != Op::kStore) continue;
+    if ((inst.op != Op::kLoad && inst.op != Op::kStore) || is_direct(inst)) continue;
     const std::int64_t begin = inst.imm;
     const std::int64_t end = begin + ir::bytes_of(inst.access());
     const auto known = std::ranges::find_if(
