@@ -1,16 +1,12 @@
 #include "translator/code_cache.h"
 
 #include <algorithm>
-#include <cassert>
 #include <chrono>
 #include <limits>
 #include <thread>
 #include <utility>
 
 #include "base/bits.h"
-#include "base/log.h"
-#include "ir/text.h"
-#include "ir/verify.h"
 
 namespace doppel {
 namespace {
@@ -30,18 +26,11 @@ constexpr std::uint8_t kMostMisses = 16;
 // the last one leaves that to who does, to learn which ones are still entered.
 constexpr std::size_t kMostEntered = 64;
 constexpr std::uint64_t kExpectationsARound = 16;
+// One that could not be lifted was looked at as well, behind a block.
+constexpr std::size_t kLongestInstruction = 4;
 
 // A page's number, and whether its code is for a window.
 std::uint64_t key_of(std::uint64_t base, bool windowed) { return base >> kPageShift | std::uint64_t{windowed} << 63; }
-
-// The lifter's and the passes' work, checked in debug and sanitizer builds.
-void check([[maybe_unused]] const ir::Block& block) {
-#ifdef DOPPEL_VERIFY_IR
-  const Result<void> verified = ir::verify(block);
-  if (!verified) log_error("{}\n{}", verified.error().message, ir::print(block));
-  assert(verified);
-#endif
-}
 
 // Adds the time from its construction to its end.
 class Stopwatch {
@@ -92,6 +81,12 @@ struct CodeCache::Page {
   };
   std::unique_ptr<Source> source;
   std::unique_ptr<Entries> entries;  // in paged memory
+};
+
+struct CodeCache::Job {
+  bool slots_known;
+  HotSource source;
+  std::optional<HotCode> code{};
 };
 
 // --- Runners.
@@ -354,7 +349,7 @@ const std::byte* CodeCache::find(Page& page, unsigned offset, const void* site) 
   Block& block = page.blocks[offset];
   if (block.code == 0 && !take_other(page, offset, false)) {
     const Stopwatch stopwatch(statistics_.seconds);
-    const auto code = translate(page, offset, block, false);
+    const auto code = translate(page, offset, block);
     if (!code) return nullptr;
     redirect(page, offset, block, *code);
     ++statistics_.blocks;
@@ -363,14 +358,14 @@ const std::byte* CodeCache::find(Page& page, unsigned offset, const void* site) 
   return memory_.code() + block.code;
 }
 
-std::optional<std::uint32_t> CodeCache::translate(Page& page, unsigned offset, Block& block, bool final) {
+std::optional<std::uint32_t> CodeCache::translate(Page& page, unsigned offset, Block& block) {
   const std::uint64_t address = page.base + offset;
   const std::span<const std::byte> bytes = source(page, offset, isa::BlockLimits::kMostBytes);
   guest_.lift(bytes, page.base, offset, {}, block_);
   check(block_);
   ir::Block lifted;
   if (on_translation) lifted = block_;
-  ir::optimize(block_, final ? all_ : quick_);
+  ir::optimize(block_, quick_);
   check(block_);
   const x64::Window* window = page.window ? &*page.window : nullptr;
   const x64::EmittedCode emitted = compiler_.compile({block_, flat() ? address : offset}, window);
@@ -379,7 +374,7 @@ std::optional<std::uint32_t> CodeCache::translate(Page& page, unsigned offset, B
   note_use(page, offset, block_.guest_bytes);
   block.begin = static_cast<std::uint16_t>(offset);
   block.end = static_cast<std::uint16_t>(offset + block_.guest_bytes);
-  archive(page, offset, offset, bytes.subspan(offset, block_.guest_bytes), emitted, nullptr, final);
+  archive(page, offset, offset, bytes.subspan(offset, block_.guest_bytes), emitted, nullptr, false);
   statistics_.guest_instructions += block_.origins.size();
   if (on_translation) {
     on_translation({lifted, block_, {memory_.code() + *at, emitted.bytes.size()}, address, false});
@@ -389,10 +384,8 @@ std::optional<std::uint32_t> CodeCache::translate(Page& page, unsigned offset, B
 
 void CodeCache::note_use(Page& page, std::size_t offset, std::size_t bytes) {
   if (page.source == nullptr) return;
-  // One that could not be lifted was looked at as well.
-  constexpr std::size_t kLongest = 4;
   if (offset + bytes > kPageSize) page.source->used_behind = true;
-  page.source->used |= CodePage::lines_of(offset, offset + bytes + kLongest);
+  page.source->used |= CodePage::lines_of(offset, offset + bytes + kLongestInstruction);
 }
 
 std::optional<std::uint32_t> CodeCache::add(Page& page, const NewCode& code) {
@@ -650,17 +643,15 @@ void CodeCache::note_running(Page& page, unsigned offset, std::uint8_t hot_after
   if (block.heat == kDecided) {
     // Once more, when it is known which of its page slots repay. Only then the region is worth being kept.
     if (block.page_slots == 0 || ++block.later_heat < kSecondLook) return;
-    const Stopwatch stopwatch(statistics_.seconds);
-    if (archive_ != nullptr || (block.page_slots & unfit) != 0) make_region(page, offset, block, unfit, true);
+    const bool again = archive_ != nullptr || (block.page_slots & unfit) != 0;
     block.page_slots = 0;
+    if (again) compile(page, offset, block, true, unfit, true);
     return;
   }
   if (++block.heat < hot_after) return;
   if (take_other(page, offset, true)) return;
   block.heat = kDecided;
-  const Stopwatch stopwatch(statistics_.seconds);
-  if (make_region(page, offset, block, 0, false)) return;
-  if (const auto code = translate(page, offset, block, true)) redirect(page, offset, block, *code);
+  compile(page, offset, block, false, 0, false);
 }
 
 void CodeCache::note_branches(Page& page, unsigned offset, std::uint8_t hot_after, std::uint64_t unfit) {
@@ -682,61 +673,71 @@ void CodeCache::note_branches(Page& page, unsigned offset, std::uint8_t hot_afte
     branch.state = both_ways ? State::kBothWays : State::kOneWay;
     regions = std::move(branch.regions);
   }
-  const Stopwatch stopwatch(statistics_.seconds);
   for (const unsigned of : regions) {
     const auto found = page.blocks.find(of);
     if (found == page.blocks.end() || !found->second.has_open_branches) continue;
     Block& block = found->second;
     const bool slots_known = block.later_heat >= kSecondLook;
-    make_region(page, of, block, slots_known ? unfit : 0, slots_known);
-    if (slots_known) block.page_slots = 0;
+    compile(page, of, block, true, slots_known ? unfit : 0, slots_known);
   }
 }
 
-bool CodeCache::make_region(Page& page, unsigned offset, Block& block, std::uint64_t unfit, bool slots_known) {
-  const auto heat = [&page](unsigned of) {
-    const auto other = page.blocks.find(of);
-    return other == page.blocks.end() ? 0u : other->second.heat;
-  };
+void CodeCache::compile(Page& page, unsigned offset, Block& block, bool is_region, std::uint64_t unfit,
+                        bool slots_known) {
   const std::span<const std::byte> bytes = source(page, 0, kPageSize + CodePage::kBytesBehind);
+  if (bytes.empty()) return;
+  if (pipeline_ == nullptr) pipeline_.reset(new HotPipeline{guest_.lift, all_, compiler_});
+  const Stopwatch stopwatch(statistics_.seconds);
+  Job job{.slots_known = slots_known,
+          .source = {.page = {bytes.begin(), bytes.end()}, .base = page.base, .offset = offset, .is_region = is_region,
+                     .window = page.window, .unfit = unfit}};
+  for (const auto& [at, other] : page.blocks) job.source.heat[at / 2] = other.heat;
+  for (const auto& [head, branch] : page.branches) {
+    job.source.both_ways[head / 2] = branch.state == Page::Branch::State::kBothWays;
+  }
+  job.code = compile_hot(*pipeline_, job.source);
+  install(page, block, job);
+}
+
+void CodeCache::install(Page& page, Block& block, const Job& job) {
+  if (!job.code) return;
+  const HotCode& code = *job.code;
+  const HotSource& from = job.source;
+  const x64::EmittedCode& emitted = code.emitted;
+  const x64::Pins* pins = code.pins ? &*code.pins : nullptr;
+  const std::optional<std::uint32_t> at = add(page, {emitted.bytes, emitted.links, emitted.faults, pins});
+  if (!at) return;
+  std::size_t first = from.offset, end = from.offset;
+  for (const auto& [part_begin, part_end] : code.parts) {
+    note_use(page, part_begin, part_end - part_begin);
+    first = std::min(first, part_begin);
+    end = std::max(end, part_end);
+  }
   bool has_open_branches = false;
-  const auto goes_both_ways = [&](const ShortBranch& at) {
-    Page::Branch& branch = page.branches.try_emplace(at.head, Page::Branch{.at = at, .regions = {}}).first->second;
-    if (branch.state == Page::Branch::State::kOpen) {
-      has_open_branches = true;
-      if (std::ranges::find(branch.regions, offset) == branch.regions.end()) branch.regions.push_back(offset);
-    }
-    return branch.state == Page::Branch::State::kBothWays;
-  };
-  const std::optional<Region> region =
-      form_region(bytes, page.base, offset, guest_.lift, compiler_.offsets(), {heat, goes_both_ways}, all_);
-  if (!region) return false;
-  for (const ir::Block& part : region->blocks) check(part);
-  std::size_t first = offset, end = offset;
-  for (const x64::PlacedBlock& part : region->parts) {
-    const std::size_t from = part.address % kPageSize;
-    note_use(page, from, part.block.guest_bytes);
-    first = std::min(first, from);
-    end = std::max(end, from + part.block.guest_bytes);
+  for (const ShortBranch& over : code.branches) {
+    using State = Page::Branch::State;
+    Page::Branch& branch = page.branches.try_emplace(over.head, Page::Branch{.at = over, .regions = {}}).first->second;
+    if (branch.state != State::kOpen) continue;
+    has_open_branches = true;
+    if (std::ranges::find(branch.regions, from.offset) == branch.regions.end()) branch.regions.push_back(from.offset);
   }
-  const x64::EmittedCode emitted =
-      compiler_.compile_region(region->parts, region->pins, unfit, page.window ? &*page.window : nullptr);
-  const std::optional<std::uint32_t> at = add(page, {emitted.bytes, emitted.links, emitted.faults, &region->pins});
-  if (!at) return true;
-  if (slots_known || emitted.page_slots == 0) {
-    archive(page, offset, first, bytes.subspan(first, end - first), emitted, &region->pins, !has_open_branches);
+  if (job.slots_known || emitted.page_slots == 0) {
+    archive(page, from.offset, first, std::span(from.page).subspan(first, end - first), emitted, pins, !has_open_branches);
   }
-  redirect(page, offset, block, *at);
+  redirect(page, from.offset, block, *at);
   block.begin = static_cast<std::uint16_t>(first);
   block.end = static_cast<std::uint16_t>(end);
-  block.page_slots = emitted.page_slots;
+  block.page_slots = job.slots_known ? 0 : emitted.page_slots;
   block.has_open_branches = has_open_branches;
-  ++statistics_.regions;
-  if (on_translation) {
-    const ir::Block& head = region->blocks.front();
-    on_translation({head, head, {memory_.code() + *at, emitted.bytes.size()}, page.base + offset, true});
+  if (pins != nullptr) {
+    ++statistics_.regions;
+  } else {
+    statistics_.guest_instructions += code.optimized.origins.size();
   }
-  return true;
+  if (on_translation) {
+    on_translation({pins != nullptr ? code.optimized : code.lifted, code.optimized, {memory_.code() + *at, emitted.bytes.size()}, page.base + from.offset,
+                    pins != nullptr});
+  }
 }
 
 void CodeCache::clear(const Runner* caller) {

@@ -37,6 +37,7 @@
 #include "memory/code_page.h"
 #include "translator/code_archive.h"
 #include "translator/code_memory.h"
+#include "translator/hot_code.h"
 #include "translator/region.h"
 
 namespace doppel {
@@ -230,16 +231,21 @@ class CodeCache {
   // Whether code at `address` was seldom asked for yet: much runs only once, and would not repay being translated.
   bool is_cold(std::uint64_t address);
   const std::byte* find(Page& page, unsigned offset, const void* site);
-  // Makes code of the block at `offset`, quickly or, `final`, as good as it gets; nothing when there is no room.
-  std::optional<std::uint32_t> translate(Page& page, unsigned offset, Block& block, bool final);
+  // Makes code of the block at `offset`, quickly; nothing when there is no room.
+  std::optional<std::uint32_t> translate(Page& page, unsigned offset, Block& block);
   void note_use(Page& page, std::size_t offset, std::size_t bytes);  // code was made of it
   void note_running(Page& page, unsigned offset, std::uint8_t hot_after, std::uint64_t unfit);
   // Counts where code was found running, for branches that some region is to know about. Those that are decided by that
   // have their regions made anew.
   void note_branches(Page& page, unsigned offset, std::uint8_t hot_after, std::uint64_t unfit);
-  // Makes a region of the loop at `offset`, if there is one and room; gives whether there is. It is kept once it is known
-  // which of its page slots repay, for the time being if not yet how its branches go.
-  bool make_region(Page& page, unsigned offset, Block& block, std::uint64_t unfit, bool slots_known);
+  // What is to be compiled as well as it gets, and the result.
+  struct Job;
+  // Does that for the block at `offset`, which `is_region` already or not.
+  // `slots_known`: it is known which of a region's page slots repay.
+  void compile(Page& page, unsigned offset, Block& block, bool is_region, std::uint64_t unfit, bool slots_known);
+  // Puts the result in the block's place, if there is one and room. A region is kept once it is known which of its page
+  // slots repay, for the time being if not yet how its branches go.
+  void install(Page& page, Block& block, const Job& job);
   void link(Block& block, const void* site);
   void link(Block& block, std::uint32_t site);  // by index
   // From now on whoever goes to the block comes to `code`.
@@ -288,6 +294,7 @@ class CodeCache {
   ir::Block block_;  // kept for its memory
   ir::PassSet all_ = ir::PassSet::all(), quick_ = ir::PassSet::quick();
   std::shared_ptr<CodeArchive> archive_;  // may be null
+  std::shared_ptr<const HotPipeline> pipeline_;  // made for the first job
   std::vector<std::byte> fetched_;
   std::array<std::uint8_t, 32768> visits_{};  // by address; where two meet, the second one seems warmer than it is
 

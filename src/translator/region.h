@@ -17,7 +17,7 @@
 namespace doppel {
 
 // What reads guest instructions: lifts the block at an offset of a page's bytes. The page's address matters only to code
-// that knows its own.
+// that knows its own. Any thread may call it, also when the cache is gone that it was given to.
 using LiftFunction = std::function<void(std::span<const std::byte> page, std::uint64_t base, unsigned offset,
                                         const isa::BlockLimits& limits, ir::Block& block)>;
 
