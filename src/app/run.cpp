@@ -94,6 +94,7 @@ Json to_json(const BootOptions& options, const MachineStatistics& all, double se
   json["blocks_translated"] = engine.blocks_translated;
   json["regions_translated"] = engine.regions_translated;
   json["translate_seconds"] = engine.translate_seconds;
+  json["background_seconds"] = engine.background_seconds;
   json["code_bytes"] = engine.code_bytes;
   json["code_cache"] = {{"hits", engine.cache_hits},
                         {"misses", engine.cache_misses},

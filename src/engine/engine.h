@@ -17,6 +17,7 @@ struct EngineStatistics {
   std::uint64_t blocks_translated = 0;
   std::uint64_t regions_translated = 0;
   double translate_seconds = 0;
+  double background_seconds = 0;  // of them, on a thread of its own
   std::uint64_t code_bytes = 0;
   std::uint64_t cache_hits = 0, cache_misses = 0, cache_loaded = 0, cache_evicted = 0, cache_invalidated = 0;
 

@@ -1,5 +1,7 @@
 #include "engine/hart_thread.h"
 
+#include <sched.h>
+
 #include "engine/translator_engine.h"
 #include "isa/riscv/interpreter.h"
 
@@ -19,9 +21,15 @@ class InterpreterEngine final : public Engine {
 
 }  // namespace
 
+std::unique_ptr<Background> make_background() {
+  cpu_set_t processors;
+  if (::sched_getaffinity(0, sizeof processors, &processors) == 0 && CPU_COUNT(&processors) == 1) return nullptr;
+  return std::make_unique<BackgroundCompiler>();
+}
+
 Result<std::unique_ptr<Engine>> make_engine(EngineKind kind, riscv::Hart& hart, const TranslatorParts& parts) {
   if (kind == EngineKind::kTranslate) {
-    auto engine = TranslatorEngine::create(hart, {.passes = parts.passes});
+    auto engine = TranslatorEngine::create(hart, {.passes = parts.passes, .background = parts.background});
     if (engine && parts.log != nullptr) (*engine)->trace(parts.log);
     if (engine) (*engine)->keep_code(parts.kept);
     return engine;
@@ -35,6 +43,7 @@ EngineStatistics& EngineStatistics::operator+=(const EngineStatistics& other) {
   blocks_translated += other.blocks_translated;
   regions_translated += other.regions_translated;
   translate_seconds += other.translate_seconds;
+  background_seconds += other.background_seconds;
   code_bytes += other.code_bytes;
   cache_hits += other.cache_hits;
   cache_misses += other.cache_misses;

@@ -20,7 +20,12 @@ struct TranslatorParts {
   std::shared_ptr<TranslationLog> log{};  // reports there what it does; may be null
   MachineCode kept{};                     // and keeps its code here
   PassSet passes = PassSet::all();        // that run
+  Background* background = nullptr;       // compiles what is hot; it outlives the engine
 };
+
+// A thread for what harts would wait for otherwise. Null where there is one processor, for which they would wait all
+// the same.
+std::unique_ptr<Background> make_background();
 
 // Makes the engine of that kind for `hart`, which must outlive it. Fails where the host refuses executable
 // memory. Before the hart runs.

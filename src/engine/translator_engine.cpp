@@ -21,9 +21,6 @@ namespace {
 using riscv::HartState;
 using riscv::TlbContext;
 
-// A Debian with systemd has run 75 MiB of it by its login; what does not fit is all translated anew.
-constexpr std::size_t kCodeBytes = std::size_t{128} << 20;
-
 // A machine's programs, where they do not say themselves where they lie: what is linked to fixed addresses has such ones.
 // Others are placed at random by most operating systems, far above.
 constexpr std::uint64_t kLinkedAddresses = std::uint64_t{1} << 32;
@@ -132,7 +129,7 @@ Result<std::unique_ptr<TranslatorEngine>> TranslatorEngine::create(riscv::Hart& 
 
 Result<std::shared_ptr<CodeCache>> TranslatorEngine::make_cache(riscv::Hart& hart, const Options& options,
                                                                    bool shadow) {
-  Result<CodeMemory> memory = CodeMemory::create(kCodeBytes);
+  Result<CodeMemory> memory = CodeMemory::create(options.code_bytes);
   if (!memory) return std::unexpected(memory.error());
   const x64::HostFeatures features = x64::HostFeatures::detect();
   auto model = x64::MemoryModel::kPaged;
@@ -162,6 +159,7 @@ Result<std::shared_ptr<CodeCache>> TranslatorEngine::make_cache(riscv::Hart& har
   auto cache = std::make_shared<CodeCache>(std::move(*memory), x64::Compiler(state_offsets(model), features), std::move(guest),
                                            CodeCache::Helpers{&slow_read, &slow_write, &slow_step, &read_clock});
   cache->allow(options.passes);
+  if (options.background != nullptr) cache->compile_in(*options.background);
   return cache;
 }
 
@@ -171,6 +169,7 @@ static EngineStatistics statistics_of(const CodeCache& code) {
   statistics.blocks_translated = cache.blocks;
   statistics.regions_translated = cache.regions;
   statistics.translate_seconds = cache.seconds;
+  statistics.background_seconds = cache.background_seconds;
   statistics.code_bytes = cache.code_bytes;
   statistics.cache_loaded = cache.loaded;
   statistics.cache_hits = cache.lookups - cache.blocks;

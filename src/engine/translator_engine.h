@@ -32,6 +32,10 @@ class TranslatorEngine final : public Engine {
     std::uint32_t window_after = 1024;
     // Other passes do not run, and then no code is kept.
     ir::PassSet passes = ir::PassSet::all();
+    // Where hot code is compiled meanwhile; null: the hart waits for it. It outlives the engine.
+    Background* background = nullptr;
+    // A Debian with systemd has run 75 MiB of it by its login; what does not fit is all translated anew.
+    std::size_t code_bytes = std::size_t{128} << 20;
     static constexpr std::uint32_t kNever = ~std::uint32_t{0};
   };
   static Result<std::unique_ptr<TranslatorEngine>> create(riscv::Hart& hart, const Options& options);

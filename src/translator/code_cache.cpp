@@ -83,10 +83,24 @@ struct CodeCache::Page {
   std::unique_ptr<Entries> entries;  // in paged memory
 };
 
+// It owns what it works on. Once submitted it is the background's until it is done.
 struct CodeCache::Job {
+  std::shared_ptr<const HotPipeline> how;
+  std::uint64_t page;  // by key_of()
+  std::uint32_t number;
   bool slots_known;
   HotSource source;
   std::optional<HotCode> code{};
+  double seconds = 0;
+  std::atomic<bool> done{false};
+
+  void run() {
+    {
+      const Stopwatch stopwatch(seconds);
+      code = compile_hot(*how, source);
+    }
+    done.store(true, std::memory_order_release);
+  }
 };
 
 // --- Runners.
@@ -625,11 +639,13 @@ void CodeCache::save() {
 
 void CodeCache::note_running(Entries& entries, unsigned offset, std::uint8_t hot_after, std::uint64_t unfit) {
   const std::lock_guard lock(mutex_);
+  take_finished();
   note_running(*entries.page, offset, hot_after, unfit);
 }
 
 void CodeCache::note_running(std::uint64_t address, std::uint8_t hot_after) {
   const std::lock_guard lock(mutex_);
+  take_finished();
   const auto page = pages_.find(address >> kPageShift);
   if (page != pages_.end()) note_running(*page->second, static_cast<unsigned>(address % kPageSize), hot_after, 0);
 }
@@ -687,19 +703,58 @@ void CodeCache::compile(Page& page, unsigned offset, Block& block, bool is_regio
   const std::span<const std::byte> bytes = source(page, 0, kPageSize + CodePage::kBytesBehind);
   if (bytes.empty()) return;
   if (pipeline_ == nullptr) pipeline_.reset(new HotPipeline{guest_.lift, all_, compiler_});
-  const Stopwatch stopwatch(statistics_.seconds);
-  Job job{.slots_known = slots_known,
-          .source = {.page = {bytes.begin(), bytes.end()}, .base = page.base, .offset = offset, .is_region = is_region,
-                     .window = page.window, .unfit = unfit}};
-  for (const auto& [at, other] : page.blocks) job.source.heat[at / 2] = other.heat;
+  block.awaited = ++last_job_;
+  const std::shared_ptr<Job> job(new Job{.how = pipeline_, .page = key_of(page.base, page.window.has_value()),
+                                         .number = last_job_, .slots_known = slots_known,
+                                         .source = {.page = {bytes.begin(), bytes.end()}, .base = page.base, .offset = offset,
+                                                    .is_region = is_region, .window = page.window, .unfit = unfit}});
+  for (const auto& [at, other] : page.blocks) job->source.heat[at / 2] = other.heat;
   for (const auto& [head, branch] : page.branches) {
-    job.source.both_ways[head / 2] = branch.state == Page::Branch::State::kBothWays;
+    job->source.both_ways[head / 2] = branch.state == Page::Branch::State::kBothWays;
   }
-  job.code = compile_hot(*pipeline_, job.source);
-  install(page, block, job);
+  if (background_ != nullptr && background_->submit([job] { job->run(); })) {
+    jobs_.push_back(job);
+    return;
+  }
+  job->run();
+  statistics_.seconds += job->seconds;
+  install(page, block, *job);
+}
+
+void CodeCache::take_finished() {
+  for (; !jobs_.empty() && jobs_.front()->done.load(std::memory_order_acquire); jobs_.pop_front()) {
+    const Job& job = *jobs_.front();
+    statistics_.seconds += job.seconds;
+    statistics_.background_seconds += job.seconds;
+    // The page may have lost its blocks meanwhile, or the cache have been cleared.
+    const auto page = pages_.find(job.page);
+    if (page == pages_.end()) continue;
+    const auto found = page->second->blocks.find(job.source.offset);
+    if (found == page->second->blocks.end() || found->second.awaited != job.number) continue;
+    Block& block = found->second;
+    if (still_holds(*page->second, job)) {
+      install(*page->second, block, job);
+    } else {
+      block.heat = 0;  // what there is now may become hot, too
+    }
+  }
+}
+
+bool CodeCache::still_holds(Page& page, const Job& job) {
+  if (!job.code) return true;
+  const HotSource& from = job.source;
+  if (page.window && page.window->outside != from.window->outside) return false;
+  // Only what blocks were made of has been compared with memory since: a region takes in more.
+  const std::span<const std::byte> bytes = source(page, 0, kPageSize + CodePage::kBytesBehind);
+  return std::ranges::all_of(job.code->parts, [&](const auto& part) {
+    const std::size_t end = std::min(part.second + kLongestInstruction, std::max(from.page.size(), bytes.size()));
+    return end <= std::min(from.page.size(), bytes.size()) &&
+           std::equal(bytes.begin() + part.first, bytes.begin() + end, from.page.begin() + part.first);
+  });
 }
 
 void CodeCache::install(Page& page, Block& block, const Job& job) {
+  block.awaited = 0;
   if (!job.code) return;
   const HotCode& code = *job.code;
   const HotSource& from = job.source;
@@ -713,10 +768,11 @@ void CodeCache::install(Page& page, Block& block, const Job& job) {
     first = std::min(first, part_begin);
     end = std::max(end, part_end);
   }
-  bool has_open_branches = false;
+  bool has_open_branches = false, is_outdated = false;
   for (const ShortBranch& over : code.branches) {
     using State = Page::Branch::State;
     Page::Branch& branch = page.branches.try_emplace(over.head, Page::Branch{.at = over, .regions = {}}).first->second;
+    is_outdated = is_outdated || (branch.state == State::kBothWays && !from.both_ways[over.head / 2]);
     if (branch.state != State::kOpen) continue;
     has_open_branches = true;
     if (std::ranges::find(branch.regions, from.offset) == branch.regions.end()) branch.regions.push_back(from.offset);
@@ -738,6 +794,7 @@ void CodeCache::install(Page& page, Block& block, const Job& job) {
     on_translation({pins != nullptr ? code.optimized : code.lifted, code.optimized, {memory_.code() + *at, emitted.bytes.size()}, page.base + from.offset,
                     pins != nullptr});
   }
+  if (is_outdated) compile(page, from.offset, block, true, from.unfit, job.slots_known);
 }
 
 void CodeCache::clear(const Runner* caller) {

@@ -13,6 +13,9 @@
 // to a guest's operating system, pages remember their bytes as in paged memory, and the vCPU has them verified after fences,
 // before it enters any.
 //
+// Hot code is compiled anew: at once, or in a Background from a snapshot and without the cache's lock. The result is taken at
+// the next sample of what runs, if the page still has the bytes. So only vCPUs' threads write code memory.
+//
 // Code itself stays where it is until the code memory is full. Then everything goes, once no vCPU runs any of it.
 // Any thread may call, except where a function says otherwise.
 #pragma once
@@ -22,6 +25,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstdlib>
+#include <deque>
 #include <functional>
 #include <map>
 #include <memory>
@@ -35,6 +39,7 @@
 #include "ir/opt/optimize.h"
 #include "memory/address.h"
 #include "memory/code_page.h"
+#include "translator/background_compiler.h"
 #include "translator/code_archive.h"
 #include "translator/code_memory.h"
 #include "translator/hot_code.h"
@@ -100,6 +105,7 @@ class CodeCache {
     std::uint64_t loaded = 0;              // blocks and regions that came from an archive
     std::uint64_t guest_instructions = 0;  // in them
     double seconds = 0;                    // spent translating
+    double background_seconds = 0;         // of them, while vCPUs ran on
     std::uint64_t invalidated = 0;         // pages that had changed
     std::uint64_t evictions = 0;           // of the whole cache
     std::uint64_t lookups = 0;
@@ -155,6 +161,8 @@ class CodeCache {
   // end by save(). Before anything is translated.
   void use(std::shared_ptr<CodeArchive> archive) { archive_ = std::move(archive); }
   void save();
+  // Hot code is compiled there from now on, and not by who finds it hot. It outlives the cache.
+  void compile_in(Background& background) { background_ = &background; }
   // Other passes do not run. Before anything is translated, and without an archive, whose code has seen all of them.
   void allow(const ir::PassSet& passes) { all_ = all_ & passes, quick_ = quick_ & passes; }
 
@@ -211,6 +219,7 @@ class CodeCache {
     std::uint8_t heat = 0;                // how often note_running() named it
     std::uint8_t later_heat = 0;          // likewise, once it was a region
     bool has_open_branches = false;       // the region, of which nobody knows yet whether they go both ways
+    std::uint32_t awaited = 0;            // the number of the Job that is to replace its code
     std::uint64_t page_slots = 0;         // that the region uses
     std::vector<std::uint32_t> incoming;  // links to it, by index
   };
@@ -240,9 +249,13 @@ class CodeCache {
   void note_branches(Page& page, unsigned offset, std::uint8_t hot_after, std::uint64_t unfit);
   // What is to be compiled as well as it gets, and the result.
   struct Job;
-  // Does that for the block at `offset`, which `is_region` already or not.
+  // Has that done for the block at `offset`, which `is_region` already or not; now, if it cannot be done in the background.
   // `slots_known`: it is known which of a region's page slots repay.
   void compile(Page& page, unsigned offset, Block& block, bool is_region, std::uint64_t unfit, bool slots_known);
+  // Takes what is done.
+  void take_finished();
+  // Whether what the job was made of is what the page has.
+  bool still_holds(Page& page, const Job& job);
   // Puts the result in the block's place, if there is one and room. A region is kept once it is known which of its page
   // slots repay, for the time being if not yet how its branches go.
   void install(Page& page, Block& block, const Job& job);
@@ -294,7 +307,10 @@ class CodeCache {
   ir::Block block_;  // kept for its memory
   ir::PassSet all_ = ir::PassSet::all(), quick_ = ir::PassSet::quick();
   std::shared_ptr<CodeArchive> archive_;  // may be null
+  Background* background_ = nullptr;      // likewise
   std::shared_ptr<const HotPipeline> pipeline_;  // made for the first job
+  std::deque<std::shared_ptr<Job>> jobs_;        // in the background
+  std::uint32_t last_job_ = 0;                   // its number
   std::vector<std::byte> fetched_;
   std::array<std::uint8_t, 32768> visits_{};  // by address; where two meet, the second one seems warmer than it is
 

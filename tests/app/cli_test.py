@@ -215,6 +215,7 @@ class Cli(unittest.TestCase):
         self.doppel(*self.bare_metal(finish(0x5555)), "--stats=" + path)
         stats = json.loads(pathlib.Path(path).read_text())
         for key in ("engine", "seconds", "instructions", "blocks_translated", "regions_translated", "translate_seconds",
+                    "background_seconds",
                     "code_bytes", "shadows", "exits", "traps", "harts"):
             self.assertIn(key, stats)
         self.assertEqual(set(stats["code_cache"]), {"hits", "misses", "loaded", "evicted", "invalidated"})

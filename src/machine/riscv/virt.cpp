@@ -107,6 +107,7 @@ class VirtBoard final : public Machine {
   std::vector<VirtioMmio*> virtio_;  // those of devices_, in slot order
   std::optional<Htif> htif_;
   MachineCode kept_code_;
+  std::unique_ptr<Background> background_;  // may be null; it ends after the harts that use it
   std::vector<std::unique_ptr<HartThread>> threads_;
 };
 
@@ -144,8 +145,10 @@ Result<void> VirtBoard::make_threads() {
   if (config_.code_folder >= 0 && keeps) {
     kept_code_ = open_machine_code(config_.code_folder, harts_.front()->isa().isa_string());
   }
+  background_ = make_background();
   for (const auto& hart : harts_) {
-    Result<std::unique_ptr<Engine>> engine = make_engine(config_.engine, *hart, {log, kept_code_, config_.passes});
+    Result<std::unique_ptr<Engine>> engine =
+        make_engine(config_.engine, *hart, {log, kept_code_, config_.passes, background_.get()});
     if (!engine) return std::unexpected(engine.error());
     threads_.push_back(std::make_unique<HartThread>(*hart, std::move(*engine)));
   }
