@@ -68,7 +68,7 @@ check-asan: test-deps
 	ninja -C $(BUILD)-asan
 	cd $(BUILD)-asan && $(CTEST) -LE end-to-end
 
-THREADED := base device engine machine network storage translator
+THREADED := base device engine machine memory network storage translator
 check-tsan: test-deps
 	$(MAKE) $(BUILD)-tsan/build.ninja CMAKE_FLAGS=-DDOPPEL_SANITIZE=thread
 	ninja -C $(BUILD)-tsan

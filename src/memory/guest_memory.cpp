@@ -9,7 +9,8 @@
 namespace doppel {
 
 GuestMemory::~GuestMemory() {
-  for (const Region& region : regions_) {
+  for (Region& region : regions_) {
+    region.ahead.reset();
     ::munmap(region.host, region.range.size_bytes);
     ::close(region.file);
   }
@@ -38,6 +39,10 @@ Result<void> GuestMemory::add_ram(GuestPhysicalRange range) {
   ::madvise(host, range.size_bytes, MADV_HUGEPAGE);
   regions_.push_back({range, static_cast<std::byte*>(host), file.release()});
   return {};
+}
+
+void GuestMemory::populate_ahead() {
+  for (Region& region : regions_) region.ahead = std::make_unique<PopulateAhead>(region.host, region.range.size_bytes);
 }
 
 std::uint64_t GuestMemory::size_bytes() const {

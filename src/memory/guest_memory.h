@@ -1,5 +1,5 @@
-// Guest RAM: guest-physical ranges backed by host mappings, filled with zeros, populated on first touch. Each is an
-// anonymous file of the host, so that pages of it can be mapped a second time (memory/shadow_space.h).
+// Guest RAM: guest-physical ranges backed by host mappings, filled with zeros, populated on first touch or a little
+// before. Each is an anonymous file of the host, so that pages of it can be mapped a second time (memory/shadow_space.h).
 //
 // The map is fixed once the machine is built, so lookups take no lock. Harts and devices access the bytes
 // concurrently, as hardware does: ordering is the guest's affair, and no access is torn below its natural
@@ -19,6 +19,7 @@
 #include "base/result.h"
 #include "base/unique_fd.h"
 #include "memory/address.h"
+#include "memory/populate_ahead.h"
 
 namespace doppel {
 
@@ -28,6 +29,7 @@ class GuestMemory {
     GuestPhysicalRange range;
     std::byte* host = nullptr;  // page-aligned, range.size_bytes long
     int file = -1;              // whose bytes these are, from its beginning on
+    std::unique_ptr<PopulateAhead> ahead{};  // may be null
   };
 
   GuestMemory() = default;
@@ -39,13 +41,19 @@ class GuestMemory {
   // space or memory to give.
   Result<void> add_ram(GuestPhysicalRange range);
 
+  // From now on the host is asked for pages of the RAM there is before the guest comes to them.
+  void populate_ahead();
+
   std::span<const Region> regions() const { return regions_; }
   std::uint64_t size_bytes() const;
 
   // The host bytes behind [gpa, gpa + bytes), or nullptr where that is not all one region of RAM.
   std::byte* host(GuestPhysical gpa, std::uint64_t bytes) const {
     for (const Region& region : regions_) {
-      if (region.range.contains(gpa, bytes)) return region.host + (gpa - region.range.start);
+      if (!region.range.contains(gpa, bytes)) continue;
+      const std::uint64_t offset = gpa - region.range.start;
+      if (region.ahead != nullptr) region.ahead->note(offset, bytes);
+      return region.host + offset;
     }
     return nullptr;
   }

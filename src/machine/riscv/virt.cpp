@@ -123,6 +123,7 @@ Result<std::unique_ptr<Machine>> VirtBoard::make(const MachineConfig& config, co
 
 Result<void> VirtBoard::build() {
   if (auto added = memory_.add_ram({kRam, config_.memory_bytes}); !added) return added;
+  memory_.populate_ahead();
   make_harts();
   make_devices();
   if (auto made = make_virtio_devices(); !made) return made;
