@@ -276,6 +276,8 @@ class ScenarioMaker {
       emit("or t2, t2, t0; sw t2, 0(t1); fence.i");
     }
     emit(increment, 4);
+    // A store by it would change code that no fence follows.
+    emit("addi t1, zero, 1");
   }
 
   // --- Privileged units; in a mode that may not, they trap and are skipped.
