@@ -102,7 +102,7 @@ Json to_json(const BootOptions& options, const MachineStatistics& all, double se
                         {"evicted", engine.cache_evicted},
                         {"invalidated", engine.cache_invalidated}};
   json["shadows"] = {{"programs", engine.shadows}, {"pages", engine.shadow_pages}};
-  json["window"] = {{"pages", engine.window_pages}, {"misses", engine.window_misses}};
+  json["window"] = {{"pages", engine.window_pages}, {"misses", engine.window_misses}, {"far_links", engine.far_links}};
   json["exits"] = by_cause(all.exits);
   json["traps"] = by_cause(all.traps);
   json["harts"] = harts;

@@ -23,6 +23,7 @@ struct EngineStatistics {
 
   std::uint64_t shadows = 0;       // programs whose address space was shadowed
   std::uint64_t shadow_pages = 0;  // that were entered there
+  std::uint64_t far_links = 0;      // direct jumps of the supervisor to other pages
   std::uint64_t window_pages = 0;   // that were entered in the supervisor's window
   std::uint64_t window_misses = 0;  // accesses that met what is not in it
 

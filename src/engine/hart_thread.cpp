@@ -50,6 +50,7 @@ EngineStatistics& EngineStatistics::operator+=(const EngineStatistics& other) {
   cache_loaded += other.cache_loaded;
   cache_evicted += other.cache_evicted;
   cache_invalidated += other.cache_invalidated;
+  far_links += other.far_links;
   shadows += other.shadows;
   shadow_pages += other.shadow_pages;
   window_pages += other.window_pages;

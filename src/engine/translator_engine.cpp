@@ -176,6 +176,7 @@ static EngineStatistics statistics_of(const CodeCache& code) {
   statistics.cache_misses = cache.blocks;
   statistics.cache_evicted = cache.evictions;
   statistics.cache_invalidated = cache.invalidated;
+  statistics.far_links = cache.far_links;
   return statistics;
 }
 
@@ -462,7 +463,8 @@ const std::byte* TranslatorEngine::find(Code& code, const void* site) {
     const std::byte* page = at->host - (pc & (kPageSize - 1));
     entries = &cache.page({align_down(at->gpa.value, kPageSize)}, page, mmu_.window() != nullptr);
     *entry = {tag, entries};
-    site = nullptr;  // a link stays within its page, which is another one now
+    // A near link stays within its page, which is another one now.
+    if (site != nullptr && !cache.is_far(site)) site = nullptr;
   }
   const unsigned offset = static_cast<unsigned>(pc & (kPageSize - 1));
   if (const std::uint32_t known = entries->code[offset / 2]; known != 0 && site == nullptr) {
@@ -472,7 +474,7 @@ const std::byte* TranslatorEngine::find(Code& code, const void* site) {
     ++entries->runs[offset / 2];
     return nullptr;
   }
-  return cache.find(*entries, offset, site);
+  return cache.find(*entries, offset, site, {state_.frame.page, tag});
 }
 
 void TranslatorEngine::note_running(Code& code) {

@@ -315,11 +315,23 @@ bool CodeCache::is_cold(std::uint64_t address) {
 
 const std::byte* CodeCache::source(const Entries& entries) { return entries.page->source->fresh(); }
 
-const std::byte* CodeCache::find(Entries& entries, unsigned offset, const void* site) {
+const std::byte* CodeCache::find(Entries& entries, unsigned offset, const void* site, const Way& way) {
   const std::lock_guard lock(mutex_);
-  const std::byte* code = find(*entries.page, offset, site);
-  if (code == nullptr) clear(nullptr);
+  const auto far = site_at(site);
+  const bool is_far = far && sites_[*far].far;
+  const std::byte* code = find(*entries.page, offset, is_far ? nullptr : site);
+  if (code == nullptr) {
+    clear(nullptr);
+  } else if (is_far) {
+    link_far(entries, offset, *far, way);
+  }
   return code;
+}
+
+bool CodeCache::is_far(const void* site) const {
+  const std::lock_guard lock(mutex_);
+  const auto index = site_at(site);
+  return index && sites_[*index].far;
 }
 
 const std::byte* CodeCache::find(Runner& runner, std::uint64_t address, const void* site, std::uint64_t& age) {
@@ -407,7 +419,9 @@ std::optional<std::uint32_t> CodeCache::add(Page& page, const NewCode& code) {
   if (!at) return std::nullopt;
   // Code is appended, so both stay in order.
   for (const x64::Link& link : code.links) {
-    sites_.push_back({*at + link.at, *at + link.unlinked});
+    const bool far = !flat() && link.target >= kPageSize;
+    sites_.push_back({.at = *at + link.at, .unlinked = *at + link.unlinked, .far = far});
+    if (far) continue;
     if (Block* target = block_at(page, link.target)) this->link(*target, static_cast<std::uint32_t>(sites_.size() - 1));
   }
   if (code.faults.empty() && code.pins == nullptr) return at;
@@ -431,15 +445,33 @@ CodeCache::Block* CodeCache::block_at(Page& page, std::uint64_t target) {
   return found == holder->blocks.end() || found->second.code == 0 ? nullptr : &found->second;
 }
 
-void CodeCache::link(Block& block, const void* site) {
+std::optional<std::uint32_t> CodeCache::site_at(const void* site) const {
   const auto distance = static_cast<const std::byte*>(site) - memory_.code();
   // It may be one of another cache, whose code the vCPU has just left for this one's.
-  if (distance < 0 || static_cast<std::uint64_t>(distance) >= memory_.size()) return;
+  if (site == nullptr || distance < 0 || static_cast<std::uint64_t>(distance) >= memory_.size()) return std::nullopt;
   const auto at = static_cast<std::uint32_t>(distance);
   const auto found = std::ranges::lower_bound(sites_, at, {}, &Site::at);
-  // Another vCPU may have linked it already, or the cache have been cleared since it was left.
-  if (found == sites_.end() || found->at != at || found->linked) return;
-  link(block, static_cast<std::uint32_t>(found - sites_.begin()));
+  // The cache may have been cleared since it was left.
+  if (found == sites_.end() || found->at != at) return std::nullopt;
+  return static_cast<std::uint32_t>(found - sites_.begin());
+}
+
+void CodeCache::link(Block& block, const void* site) {
+  // Another vCPU may have linked it already.
+  if (const auto index = site_at(site); index && !sites_[*index].linked) link(block, *index);
+}
+
+void CodeCache::link_far(Entries& entries, unsigned offset, std::uint32_t site, const Way& way) {
+  if (sites_[site].linked) return;
+  const x64::PassageCode passage = compiler_.make_passage({way.from, way.to, &entries, offset});
+  const auto at = memory_.append(passage.bytes);
+  if (!at) return;
+  sites_[site].linked = true;
+  memory_.patch_jump(sites_[site].at, *at);
+  if (passage.link.at == 0) return;
+  ++statistics_.far_links;
+  sites_.push_back({.at = *at + passage.link.at, .unlinked = *at + passage.link.unlinked});
+  link(entries.page->blocks[offset], static_cast<std::uint32_t>(sites_.size() - 1));
 }
 
 void CodeCache::link(Block& block, std::uint32_t site) {
@@ -576,7 +608,7 @@ void CodeCache::load(Page& page) {
     if (!adopt(page, kept, present)) return false;
     for (std::uint32_t i = 0; i < kept.links.size(); ++i) {
       const std::uint64_t target = kept.links[i].target;
-      if (sites_[first_site + i].linked || (flat() && align_down(target, kPageSize) != page.base)) continue;
+      if (sites_[first_site + i].linked || align_down(target, kPageSize) != (flat() ? page.base : 0)) continue;
       open.push_back({first_site + i, static_cast<unsigned>(target % kPageSize)});
     }
     return true;

@@ -4,8 +4,9 @@
 // nothing of privilege or address space: a page is translated once, however it is mapped. A page remembers the bytes that
 // its blocks were lifted from. After the guest asked for its stores to be seen by fetches (FENCE.I) each page is compared
 // with memory before it is entered again, and loses its blocks when it differs; nothing is watched meanwhile, so pages
-// without code cost nothing. Direct jumps are linked within a page only. Where the vCPU has a window onto its data
-// (x64::Window) a page has other code than where it has none. Instructions that keep missing the window leave it.
+// without code cost nothing. Direct jumps are linked within a page. Where the vCPU has a window onto its data (x64::Window) a
+// page has other code than where it has none. Instructions that keep missing the window leave it; and jumps to other pages
+// are linked, too, by passages (x64::Passage), which ask the TLB whether that is still the page.
 //
 // In flat memory a cache belongs to all vCPUs of one address space, and its pages are guest-virtual. Jumps are linked
 // wherever they go; whoever changes code or mappings says so (invalidate()), and every way to the old code is cut before
@@ -108,6 +109,7 @@ class CodeCache {
     double background_seconds = 0;         // of them, while vCPUs ran on
     std::uint64_t invalidated = 0;         // pages that had changed
     std::uint64_t evictions = 0;           // of the whole cache
+    std::uint64_t far_links = 0;           // that were made
     std::uint64_t lookups = 0;
     std::uint64_t code_bytes = 0;
   };
@@ -140,9 +142,15 @@ class CodeCache {
 
   // The page at `gpa`, whose bytes are at `host`, checked against memory if it has to be; as code for a window or without.
   Entries& page(GuestPhysical gpa, const std::byte* host, bool windowed = false);
+  // Where a link leads from and to: the guest-virtual addresses of pages.
+  struct Way {
+    std::uint64_t from, to;
+  };
   // The code of the block at `offset` of that page, translated if it is not yet; `site`, if any, is linked to it. May clear
   // the cache, and with it the page: nullptr then, and the caller starts over.
-  const std::byte* find(Entries& entries, unsigned offset, const void* site);
+  const std::byte* find(Entries& entries, unsigned offset, const void* site, const Way& way);
+  // Whether it is a far link (x64::Link), which may lead to another page than the last time.
+  bool is_far(const void* site) const;
   // The page's bytes, as blocks are made of them.
   static const std::byte* source(const Entries& entries);
   // The instruction at `offset` of such a page has accessed what is not in the window. Whoever does so often has code
@@ -225,7 +233,7 @@ class CodeCache {
   };
   struct Site {
     std::uint32_t at, unlinked;
-    bool linked = false;
+    bool linked = false, far = false;
   };
 
   bool flat() const { return compiler_.offsets().memory != x64::MemoryModel::kPaged; }
@@ -261,6 +269,9 @@ class CodeCache {
   void install(Page& page, Block& block, const Job& job);
   void link(Block& block, const void* site);
   void link(Block& block, std::uint32_t site);  // by index
+  std::optional<std::uint32_t> site_at(const void* site) const;  // its index, if it is one of this cache's
+  // The same for a far link, to the block at `offset` of the page.
+  void link_far(Entries& entries, unsigned offset, std::uint32_t site, const Way& way);
   // From now on whoever goes to the block comes to `code`.
   void redirect(Page& page, unsigned offset, Block& block, std::uint32_t code);
   void drop_blocks(Page& page);

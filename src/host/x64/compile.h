@@ -105,7 +105,8 @@ struct PlacedBlock {
   std::uint64_t address;
 };
 
-// A jump or call that the code cache may direct to its target once that is translated.
+// A jump or call that the code cache may direct to its target once that is translated. In paged memory a target outside of
+// the page makes a far link: what lies there may be another page the next time, so its jump goes to a Passage.
 struct Link {
   std::uint32_t at;        // offset in the code of its 32-bit displacement
   std::uint32_t unlinked;  // where it leads until then
@@ -117,6 +118,18 @@ struct FaultPoint {
   std::uint32_t at;         // offset in the code of the host instruction
   std::uint32_t unretired;  // of the budget to give back: that instruction and those after it
   std::uint64_t pc;         // in paged memory its offset in the page
+};
+
+// The way of a far link from one page of virtual memory to another one, for supervisors: a jump that is right for as long as
+// the TLB says of the other page what it said.
+struct Passage {
+  std::uint64_t from, to;  // the pages' guest-virtual addresses
+  const void* page;        // the object of the page that lies there, as in the TLB's fetch entries
+  unsigned offset;         // of the target in it
+};
+struct PassageCode {
+  std::vector<std::byte> bytes;
+  Link link;  // to the target's code, if there is a use for one: `at` is nonzero then
 };
 
 struct EmittedCode {
@@ -194,6 +207,9 @@ class Compiler {
   // What an empty entry of a page leads to: back to the dispatcher, pc being in the state.
   std::vector<std::byte> make_entry_miss() const;
   Stubs make_stubs(SlowHelper read, SlowHelper write, SlowHelper step, ClockHelper clock) const;
+
+  // In paged memory, for code with a window.
+  PassageCode make_passage(const Passage& passage) const;
 
   // Any thread may compile.
   EmittedCode compile(const PlacedBlock& block, const Window* window = nullptr) const;

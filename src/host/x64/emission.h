@@ -345,8 +345,12 @@ class Compiler::Emission {
 
   // Continues at `target`, an offset from the part's start.
   void emit_go(std::int64_t target, bool step);
-  // Whether a jump to `address` may be linked: elsewhere paged memory may have another page the next time.
-  bool linkable(std::uint64_t address) const { return flat() || address < kPageSize; }
+  bool in_page(std::uint64_t address) const { return flat() || address < kPageSize; }
+  // Whether a jump to `address` may be linked. Elsewhere paged memory may have another page the next time: that makes a far
+  // link, where the supervisor runs.
+  bool linkable(std::uint64_t address) const {
+    return in_page(address) || (window_ != nullptr && fits_i32(static_cast<std::int64_t>(address)));
+  }
   // A jump or call to a linkable address that is in no part.
   void emit_link(std::uint64_t address, bool call);
   void emit_link_if(x86::CondCode code, std::uint64_t address);
@@ -358,6 +362,9 @@ class Compiler::Emission {
   template <class Call>
   void emit_call_and_return(const Call& call);
   void emit_exit_to(const Inst& inst);
+
+  // In code with a window: the place in the page, or beyond, that the value is the address of, if that makes a link.
+  std::optional<std::uint64_t> far_target(Value target) const;
 
   // rax: the guest-virtual address.
   void set_address(std::uint64_t address);

@@ -86,7 +86,7 @@ void Compiler::Emission::emit_exit(const Inst& inst) {
   const bool step = kind == ir::ExitKind::kStep;
   refund(unretired_after(inst.origin, step ? 0 : 1));
   const std::uint64_t address = address_of(inst.imm);
-  if (kind == ir::ExitKind::kCall && linkable(address_of(block_->guest_bytes))) {
+  if (kind == ir::ExitKind::kCall && in_page(address_of(block_->guest_bytes))) {
     unpin();
     return emit_call_and_return([&] {
       if (linkable(address)) return emit_link(address, true);
@@ -165,12 +165,17 @@ void Compiler::Emission::note_link(std::uint64_t address, const Label& unlinked)
 void Compiler::Emission::emit_exit_to(const Inst& inst) {
   const Value target = inst.operands[0];
   const auto hint = static_cast<ir::JumpHint>(inst.detail);
-  const bool call = hint == ir::JumpHint::kCall && linkable(address_of(block_->guest_bytes));
+  const bool call = hint == ir::JumpHint::kCall && in_page(address_of(block_->guest_bytes));
   if (flat() && is_constant(target)) {
     unpin();
     const auto address = static_cast<std::uint64_t>(constant(target));
     if (call) return emit_call_and_return([&] { emit_link(address, true); });
     return emit_link(address, false);
+  }
+  if (const auto address = far_target(target)) {
+    unpin();
+    if (call) return emit_call_and_return([&] { emit_link(*address, true); });
+    return emit_link(*address, false);
   }
   move(x86::rax, target);
   unpin();
@@ -185,6 +190,20 @@ void Compiler::Emission::emit_exit_to(const Inst& inst) {
     a_.bind(other);
     emit_jump(false);
   });
+}
+
+std::optional<std::uint64_t> Compiler::Emission::far_target(Value target) const {
+  if (window_ == nullptr) return std::nullopt;
+  const Inst* inst = &block_->insts[target];
+  // Pages have even addresses, and so has what lies an even number of bytes from one.
+  if (inst->op == Op::kAnd && is_constant(inst->operands[1]) && constant(inst->operands[1]) == -2) {
+    inst = &block_->insts[inst->operands[0]];
+  }
+  if (inst->op != Op::kAdd || !is_constant(inst->operands[1])) return std::nullopt;
+  const Inst& base = block_->insts[inst->operands[0]];
+  const auto address = static_cast<std::uint64_t>(constant(inst->operands[1]));
+  const bool is_page = base.op == Op::kGet && base.imm == o_.page;
+  return is_page && address % 2 == 0 && linkable(address) ? std::optional(address) : std::nullopt;
 }
 
 void Compiler::Emission::set_address(std::uint64_t address) {

@@ -70,6 +70,49 @@ std::vector<std::byte> Compiler::make_entry_miss() const {
   return bytes_of(code);
 }
 
+PassageCode Compiler::make_passage(const Passage& passage) const {
+  CodeHolder code;
+  code.init(Environment::host());
+  x86::Assembler a(&code);
+  PassageCode made{};
+  const Label other = a.newLabel(), unlinked = a.newLabel(), site = a.newLabel();
+  const auto from = static_cast<std::int64_t>(passage.from), to = static_cast<std::int64_t>(passage.to);
+  // Where kernels lie.
+  const bool direct = fits_i32(from) && fits_i32(to);
+  if (direct) {
+    const auto index = static_cast<std::uint32_t>(passage.to / 4096 % offsets_.tlb_entries);
+    const auto entry = static_cast<int>(offsets_.tlb_fetch + 16 * index);
+    a.cmp(state(offsets_.page), from);
+    a.jne(other);
+    a.mov(x86::rcx, state(offsets_.tlb));
+    a.mov(x86::rdx, reinterpret_cast<std::uintptr_t>(passage.page));
+    a.cmp(x86::qword_ptr(x86::rcx, entry), to);
+    a.jne(other);
+    a.cmp(x86::qword_ptr(x86::rcx, entry + 8), x86::rdx);
+    a.jne(other);
+    a.mov(state(offsets_.page), to);
+    a.long_().jmp(unlinked);
+    made.link = {static_cast<std::uint32_t>(a.offset()) - 4, 0, passage.offset};
+    a.bind(site);
+  }
+  a.bind(other);
+  a.mov(x86::rax, state(offsets_.page));
+  a.add(x86::rax, static_cast<int>(to + passage.offset - from));
+  const Label miss = a.newLabel();
+  emit_jump_to_rax(a, offsets_, features_, miss, false);
+  a.bind(miss);
+  emit_leave(a, offsets_, ExitReason::kGo);
+  if (direct) {
+    a.bind(unlinked);
+    made.link.unlinked = static_cast<std::uint32_t>(a.offset());
+    a.mov(x86::rax, to + passage.offset);
+    a.lea(x86::rcx, x86::ptr(site, -4));
+    emit_leave(a, offsets_, ExitReason::kLink);
+  }
+  made.bytes = bytes_of(code);
+  return made;
+}
+
 Stubs Compiler::make_stubs(SlowHelper read, SlowHelper write, SlowHelper step, ClockHelper clock) const {
   CodeHolder code;
   code.init(Environment::host());
