@@ -566,10 +566,18 @@ void TranslatorEngine::step(std::uint32_t raw) {
     return state_.pc % kPageSize + riscv::instruction_bytes(static_cast<std::uint16_t>(raw)) > kPageSize;
   };
   // Its second half may be another one by now, or unknown.
-  if (is_program() && straddles()) raw = known_here();
-  // What lies in no page that is known has to be fetched, and in paged memory what lies in two.
-  if (raw == 0 || (!is_program() && straddles())) return interpreter_.step();
-  interpreter_.step(raw);
+  if (raw != 0 && straddles()) raw = is_program() ? known_here() : across_pages(static_cast<std::uint16_t>(raw));
+  // What lies in no page that is known has to be fetched.
+  raw == 0 ? interpreter_.step() : interpreter_.step(raw);
+}
+
+std::uint32_t TranslatorEngine::across_pages(std::uint16_t first) const {
+  const std::uint64_t next = align_down(state_.pc, kPageSize) + kPageSize;
+  const riscv::FetchEntry& entry = mmu_.tlb().translated[TlbContext::index(next)];
+  if (entry.tag != next) return 0;
+  std::uint16_t second = 0;
+  std::memcpy(&second, CodeCache::source(*static_cast<CodeCache::Entries*>(entry.code)), sizeof second);
+  return std::uint32_t{second} << 16 | first;
 }
 
 bool TranslatorEngine::recover_fault(ucontext_t& context) {
