@@ -179,15 +179,16 @@ CodeCache::Statistics CodeCache::statistics() const {
 }
 
 CodeCache::Page& CodeCache::page_at(std::uint64_t base, bool windowed) {
-  Page*& recent = recent_[(base >> kPageShift) % recent_.size()];
-  if (recent != nullptr && recent->base == base && recent->window.has_value() == windowed) return *recent;
-  std::unique_ptr<Page>& slot = pages_[key_of(base, windowed)];
+  const std::uint64_t key = key_of(base, windowed);
+  Recent& recent = recent_at(key);
+  if (recent.page != nullptr && recent.key == key) return *recent.page;
+  std::unique_ptr<Page>& slot = pages_[key];
   if (slot == nullptr) {
     slot = std::make_unique<Page>();
     slot->base = base;
     if (windowed) slot->window.emplace();
   }
-  recent = slot.get();
+  recent = {key, slot.get()};
   return *slot;
 }
 
@@ -557,7 +558,7 @@ void CodeCache::invalidate(std::uint64_t address, std::uint64_t size_bytes) {
     }
     if (!page.blocks.empty()) ++statistics_.invalidated;
     drop_blocks(page);
-    if (Page*& recent = recent_[at->first % recent_.size()]; recent == &page) recent = nullptr;
+    if (Recent& recent = recent_at(at->first); recent.page == &page) recent = {};
     at = pages_.erase(at);
   }
 }
@@ -839,7 +840,7 @@ void CodeCache::clear(const Runner* caller) {
   if (guest_.on_clear) guest_.on_clear();
   entered_.clear();
   pages_.clear();
-  recent_.fill(nullptr);
+  recent_.fill({});
   sites_.clear();
   const std::lock_guard lock(fault_mutex_);
   faults_.clear();

@@ -231,11 +231,16 @@ class CodeCache {
     std::uint64_t page_slots = 0;         // that the region uses
     std::vector<std::uint32_t> incoming;  // links to it, by index
   };
+  struct Recent {
+    std::uint64_t key;
+    Page* page = nullptr;
+  };
   struct Site {
     std::uint32_t at, unlinked;
     bool linked = false, far = false;
   };
 
+  Recent& recent_at(std::uint64_t key) { return recent_[(key ^ key >> 52) % recent_.size()]; }
   bool flat() const { return compiler_.offsets().memory != x64::MemoryModel::kPaged; }
   // All of these under the lock.
   Page& page_at(std::uint64_t base, bool windowed = false);
@@ -307,7 +312,7 @@ class CodeCache {
 
   mutable std::mutex mutex_;
   std::unordered_map<std::uint64_t, std::unique_ptr<Page>> pages_;  // by key_of()
-  std::array<Page*, 1024> recent_{};                                // of pages_, by the number's low bits
+  std::array<Recent, 1024> recent_{};  // of pages_, by the key's lowest bits and its highest one
   std::vector<Site> sites_;                                         // by `at`
   std::vector<Runner*> runners_;
   std::uint64_t generation_ = 1;
