@@ -71,8 +71,9 @@ check-asan: test-deps
 THREADED := base device engine machine memory network storage translator
 check-tsan: test-deps
 	$(MAKE) $(BUILD)-tsan/build.ninja CMAKE_FLAGS=-DDOPPEL_SANITIZE=thread
-	ninja -C $(BUILD)-tsan
-	cd $(BUILD)-tsan && $(FIXED_LAYOUT) $(CTEST) -LE end-to-end -R '^($(subst $() ,|,$(THREADED)))'
+	ninja -C $(BUILD)-tsan $(THREADED:=_test)
+	cd $(BUILD)-tsan && $(FIXED_LAYOUT) $(CTEST) -LE end-to-end -R '^($(subst $() ,|,$(THREADED)))' \
+	    -E base_host_features
 
 .PHONY: fuzz
 fuzz: deps
