@@ -1,7 +1,6 @@
 #include "engine/hart_thread.h"
 
-#include <sched.h>
-
+#include "base/processors.h"
 #include "engine/translator_engine.h"
 #include "isa/riscv/interpreter.h"
 
@@ -22,8 +21,7 @@ class InterpreterEngine final : public Engine {
 }  // namespace
 
 std::unique_ptr<Background> make_background() {
-  cpu_set_t processors;
-  if (::sched_getaffinity(0, sizeof processors, &processors) == 0 && CPU_COUNT(&processors) == 1) return nullptr;
+  if (!has_several_processors()) return nullptr;
   return std::make_unique<BackgroundCompiler>();
 }
 

@@ -1,21 +1,14 @@
 #include "memory/populate_ahead.h"
 
-#include <sched.h>
 #include <sys/mman.h>
 
 #include <algorithm>
 #include <system_error>
 #include <utility>
 
+#include "base/processors.h"
+
 namespace doppel {
-namespace {
-
-bool has_several_processors() {
-  cpu_set_t allowed;
-  return ::sched_getaffinity(0, sizeof allowed, &allowed) == 0 && CPU_COUNT(&allowed) > 1;
-}
-
-}  // namespace
 
 PopulateAhead::PopulateAhead(std::byte* host, std::uint64_t size_bytes)
     : host_(host),

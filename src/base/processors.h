@@ -1,0 +1,14 @@
+// What the host gives the process to run on.
+#pragma once
+
+#include <sched.h>
+
+namespace doppel {
+
+// Whether threads of the process can run at the same time.
+inline bool has_several_processors() {
+  cpu_set_t allowed;
+  return ::sched_getaffinity(0, sizeof allowed, &allowed) != 0 || CPU_COUNT(&allowed) > 1;
+}
+
+}  // namespace doppel
