@@ -115,6 +115,7 @@ void Compiler::Emission::emit_part(std::size_t part) {
     for (const Value operand : inst.operands) {
       if (operand != ir::kNone && last_use_[operand] <= now_) release(operand);
     }
+    if (use_count_[now_] == 0) release(static_cast<Value>(now_));
   }
 }
 
