@@ -484,9 +484,9 @@ Interpreter::Interpreter(Hart& hart)
   hart.on_fence_i = [this] { expect_code_changes(); };
 }
 
-void Interpreter::expect_code_changes(Mmu::KeepsCode keeps_translated) {
+void Interpreter::expect_code_changes(TlbContext::KeepsCode keeps_translated) {
   ++generation_;
-  keeps_translated != nullptr ? mmu_.flush_fetch(keeps_translated) : mmu_.flush_fetch();
+  mmu_.flush_fetch(keeps_translated);
 }
 
 Interpreter::~Interpreter() {

@@ -41,7 +41,7 @@ class Interpreter {
   bool write(std::uint64_t gva, unsigned bytes, std::uint64_t value) { return write_slow(gva, bytes, value); }
   Trap fault() const { return fault_; }
   // FENCE.I, from wherever. Of the translator's fetch entries those stay whose objects `keeps_translated` tells of.
-  void expect_code_changes(Mmu::KeepsCode keeps_translated = nullptr);
+  void expect_code_changes(TlbContext::KeepsCode keeps_translated = nullptr);
 
  private:
   friend class Step;

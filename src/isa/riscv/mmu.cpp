@@ -129,14 +129,7 @@ void Mmu::flush() {
   }
 }
 
-void Mmu::flush_fetch() {
-  ++changes_;
-  for (Slot& slot : slots_) {
-    if (slot.valid) slot.tlb->clear_fetch();
-  }
-}
-
-void Mmu::flush_fetch(KeepsCode keeps) {
+void Mmu::flush_fetch(TlbContext::KeepsCode keeps) {
   ++changes_;
   for (Slot& slot : slots_) {
     if (slot.valid) slot.tlb->clear_fetch(keeps);

@@ -102,10 +102,7 @@ class Mmu {
   // SFENCE.VMA; nullptr stands for "all" (rs1 or rs2 = x0).
   void fence(const std::uint64_t* gva, const std::uint64_t* asid);
   void flush();        // everything: PMP or environment configuration changed
-  void flush_fetch();  // every FetchEntry: the engine dropped code
-  // Those of the interpreter; and of the translator's all but those whose objects are to be kept.
-  using KeepsCode = bool (*)(const void* code);
-  void flush_fetch(KeepsCode keeps);
+  void flush_fetch(TlbContext::KeepsCode keeps = nullptr);  // FetchEntries: the engine dropped code, or looks at it again
 
   struct Statistics {
     std::uint64_t walks = 0;

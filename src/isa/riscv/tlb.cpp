@@ -93,21 +93,13 @@ bool TlbContext::clear_local() {
   return true;
 }
 
-void TlbContext::clear_fetch() {
-  filled_fetch.for_each([this](unsigned first) {
-    std::fill_n(&fetch[first], kGroup, FetchEntry{});
-    std::fill_n(&translated[first], kGroup, FetchEntry{});
-  });
-  filled_fetch.clear();
-}
-
-void TlbContext::clear_fetch(bool (*keeps)(const void* code)) {
+void TlbContext::clear_fetch(KeepsCode keeps) {
   Groups kept;
   filled_fetch.for_each([&](unsigned first) {
     std::fill_n(&fetch[first], kGroup, FetchEntry{});
     for (unsigned i = first; i < first + kGroup; ++i) {
       if (translated[i].tag == TlbEntry::kEmpty) continue;
-      if (keeps(translated[i].code)) {
+      if (keeps != nullptr && keeps(translated[i].code)) {
         kept.set(i / kGroup);
       } else {
         translated[i] = {};

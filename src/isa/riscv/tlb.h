@@ -86,9 +86,9 @@ struct TlbContext {
   void note_large_page(std::uint64_t gva, std::uint64_t size_bytes);
 
   void clear();
-  void clear_fetch();
-  // Keeps those of the translator's entries whose objects are to be kept.
-  void clear_fetch(bool (*keeps)(const void* code));
+  // But for those of the translator's entries whose objects are to be kept.
+  using KeepsCode = bool (*)(const void* code);
+  void clear_fetch(KeepsCode keeps = nullptr);
   // Forgets the translation of gva, and with it that of all of its page, whatever its size.
   void clear_page(std::uint64_t gva);
 
