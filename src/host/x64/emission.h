@@ -153,8 +153,10 @@ class Compiler::Emission {
   unsigned take_slot();
   x86::Mem slot(unsigned index) const { return state(o_.slots + 8 * index); }
 
-  // An operand that the instruction has yet to read must stay where it is.
-  bool is_operand_now(Value value) const;
+  bool is_operand_of(Value user, Value value) const;
+  bool is_operand_now(Value value) const { return is_operand_of(static_cast<Value>(now_), value); }
+  // What the instruction has yet to read, for itself or for what is fused with it, must stay where it is.
+  bool is_read_now(Value value) const;
 
   // A guest register in the state that has a value makes it unnecessary to spill it. Until the guest register gets another:
   // then the value moves, if it is only there.

@@ -691,7 +691,7 @@ void Compiler::Emission::emit_select(const Inst& inst) {
   const x86::Gp yes = use(inst.operands[1], x86::rcx);
   const x86::Gp no = use(inst.operands[2], x86::rax);
   release_fused();
-  if (std::ranges::all_of(value_of_, [this](Value value) { return value != ir::kNone && is_operand_now(value); })) {
+  if (std::ranges::all_of(value_of_, [this](Value value) { return value != ir::kNone && is_read_now(value); })) {
     // One of the operands has to make room for the result.
     if (no != x86::rax) a_.mov(x86::rax, no);
     a_.cmov(code, x86::rax, yes);

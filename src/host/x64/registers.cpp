@@ -79,17 +79,22 @@ unsigned Compiler::Emission::take_slot() {
   return static_cast<unsigned>(free - slot_used_.begin());
 }
 
-bool Compiler::Emission::is_operand_now(Value value) const {
-  if (operands_read_) return false;
-  const auto& operands = block_->insts[now_].operands;
+bool Compiler::Emission::is_operand_of(Value user, Value value) const {
+  const auto& operands = block_->insts[user].operands;
   return std::find(operands.begin(), operands.end(), value) != operands.end();
+}
+
+bool Compiler::Emission::is_read_now(Value value) const {
+  if (operands_read_) return false;
+  if (is_operand_now(value)) return true;
+  return fused_ != ir::kNone && is_operand_now(fused_) && is_operand_of(fused_, value);
 }
 
 unsigned Compiler::Emission::free_register() {
   std::optional<unsigned> victim;
   for (unsigned i = 0; i < kValues.size(); ++i) {
     if (value_of_[i] == ir::kNone) return i;
-    if (is_operand_now(value_of_[i])) continue;
+    if (is_read_now(value_of_[i])) continue;
     if (!victim || last_use_[value_of_[i]] > last_use_[value_of_[*victim]]) victim = i;
   }
   assert(victim);
@@ -108,7 +113,7 @@ unsigned Compiler::Emission::free_xmm() {
   std::optional<unsigned> victim;
   for (unsigned i = kFirstValueXmm; i <= last_value_xmm_; ++i) {
     if (xmm_of_[i] == ir::kNone) return i;
-    if (is_operand_now(xmm_of_[i])) continue;
+    if (is_read_now(xmm_of_[i])) continue;
     if (!victim || last_use_[xmm_of_[i]] > last_use_[xmm_of_[*victim]]) victim = i;
   }
   assert(victim);
