@@ -1,7 +1,7 @@
 // The thread that compiles hot code while harts run on in the code that there is.
 //
 // It knows jobs, and nothing of what they do: they own what they work on, and their results are fetched by whoever asked
-// for them (CodeCache). Whoever owns it outlives those who submit.
+// for them (HotJobs). Whoever owns it outlives those who submit.
 #pragma once
 
 #include <condition_variable>

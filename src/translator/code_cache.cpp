@@ -1,107 +1,27 @@
+// All of a code cache but for what it does about hot code, which is in code_cache_hot.cpp.
 #include "translator/code_cache.h"
 
 #include <algorithm>
-#include <chrono>
 #include <limits>
 #include <thread>
 #include <utility>
 
 #include "base/bits.h"
+#include "base/stopwatch.h"
+#include "translator/code_cache_page.h"
 
 namespace doppel {
 namespace {
 
 constexpr std::uint64_t kNoAddress = 1;  // of an empty jump entry
-constexpr std::uint8_t kDecided = 255;    // of heat: there is a region, or there will be none
-constexpr std::uint8_t kSecondLook = 32;  // at a region, when it was found running so often
-// A branch goes both ways if neither is taken so many times as often as the other: else the host predicts it well enough.
-constexpr std::size_t kOneSided = 6;
-// What has to be seen for a decision, as parts and multiples of how often what is hot was found running: so often what
-// the branch jumps over, to say that it goes both ways; so often the block before, to say that it does not.
-constexpr unsigned kFewestSamples = 4;
-constexpr unsigned kMostSamples = 8;
 // How often an instruction misses the window before it is taken to do so always.
 constexpr std::uint8_t kMostMisses = 16;
 // So many pages are compared with memory as soon as code may have changed, before anybody enters them. Of how many times
 // the last one leaves that to who does, to learn which ones are still entered.
 constexpr std::size_t kMostEntered = 64;
 constexpr std::uint64_t kExpectationsARound = 16;
-// One that could not be lifted was looked at as well, behind a block.
-constexpr std::size_t kLongestInstruction = 4;
-
-// A page's number, and whether its code is for a window.
-std::uint64_t key_of(std::uint64_t base, bool windowed) { return base >> kPageShift | std::uint64_t{windowed} << 63; }
-
-// Adds the time from its construction to its end.
-class Stopwatch {
- public:
-  explicit Stopwatch(double& seconds) : seconds_(seconds) {}
-  ~Stopwatch() { seconds_ += std::chrono::duration<double>(std::chrono::steady_clock::now() - begin_).count(); }
-  Stopwatch(const Stopwatch&) = delete;
-  Stopwatch& operator=(const Stopwatch&) = delete;
-
- private:
-  double& seconds_;
-  std::chrono::steady_clock::time_point begin_ = std::chrono::steady_clock::now();
-};
 
 }  // namespace
-
-struct CodeCache::Page {
-  std::uint64_t base = 0;
-  std::unordered_map<unsigned, Block> blocks;  // by offset
-  struct Branch {
-    enum class State : std::uint8_t { kOpen, kBothWays, kOneWay };
-    ShortBranch at;
-    State state = State::kOpen;
-    unsigned head_samples = 0, side_samples = 0;
-    std::vector<unsigned> regions;  // that ask, by offset
-  };
-  std::map<unsigned, Branch> branches;         // by the offset of the block before
-  bool loaded = false;                         // what the archive has for it
-  bool is_current = false;                     // one of entered_
-  std::uint64_t archived_at = 0;               // its address there, once that is so
-  std::optional<x64::Window> window;           // in paged memory, where its code is for one
-  std::unordered_map<unsigned, std::uint8_t> misses;  // of that, by offset
-  // What its bytes were, where memory may change without a word.
-  struct Source {
-    CodePage copy;
-    const std::byte* host = nullptr;
-    std::uint64_t generation = 0;  // of the last comparison with memory
-    CodePage::Lines used = 0;      // that blocks were made of
-    bool others_stale = false;     // the other lines may be older than that comparison
-    bool has_behind = false;       // the copy has what comes behind the page
-    bool used_behind = false;      // likewise
-
-    const std::byte* fresh() {
-      if (std::exchange(others_stale, false)) copy.copy(host, ~used);
-      return copy.bytes();
-    }
-    std::span<const std::byte> bytes() { return {fresh(), kPageSize + (has_behind ? CodePage::kBytesBehind : 0)}; }
-  };
-  std::unique_ptr<Source> source;
-  std::unique_ptr<Entries> entries;  // in paged memory
-};
-
-// It owns what it works on. Once submitted it is the background's until it is done.
-struct CodeCache::Job {
-  std::shared_ptr<const HotPipeline> how;
-  std::uint64_t page;  // by key_of()
-  std::uint32_t number;
-  bool slots_known;
-  HotSource source;
-  std::optional<HotCode> code{};
-  double seconds = 0;
-  std::atomic<bool> done{false};
-
-  void run() {
-    {
-      const Stopwatch stopwatch(seconds);
-      code = compile_hot(*how, source);
-    }
-    done.store(true, std::memory_order_release);
-  }
-};
 
 // --- Runners.
 
@@ -179,7 +99,7 @@ CodeCache::Statistics CodeCache::statistics() const {
 }
 
 CodeCache::Page& CodeCache::page_at(std::uint64_t base, bool windowed) {
-  const std::uint64_t key = key_of(base, windowed);
+  const std::uint64_t key = Page::key_of(base, windowed);
   Recent& recent = recent_at(key);
   if (recent.page != nullptr && recent.key == key) return *recent.page;
   std::unique_ptr<Page>& slot = pages_[key];
@@ -412,7 +332,7 @@ std::optional<std::uint32_t> CodeCache::translate(Page& page, unsigned offset, B
 void CodeCache::note_use(Page& page, std::size_t offset, std::size_t bytes) {
   if (page.source == nullptr) return;
   if (offset + bytes > kPageSize) page.source->used_behind = true;
-  page.source->used |= CodePage::lines_of(offset, offset + bytes + kLongestInstruction);
+  page.source->used |= CodePage::lines_of(offset, offset + bytes + Page::kLongestInstruction);
 }
 
 std::optional<std::uint32_t> CodeCache::add(Page& page, const NewCode& code) {
@@ -623,7 +543,7 @@ bool CodeCache::adopt(Page& page, const ArchivedCode& kept, std::span<const std:
   const auto offset = static_cast<unsigned>(kept.address - page.archived_at);
   const auto known = page.blocks.find(offset);
   const bool better = known == page.blocks.end() || known->second.code == 0 ||
-                      (kept.final && known->second.heat != kDecided);
+                      (kept.final && known->second.heat != Block::kDecided);
   if (!better || (kept.pins && !has_pins(*kept.pins))) return false;
   const std::uint64_t from = kept.source_address - page.archived_at;
   if (from > present.size() || present.size() - from < kept.source.size()) return false;
@@ -638,7 +558,7 @@ bool CodeCache::adopt(Page& page, const ArchivedCode& kept, std::span<const std:
   redirect(page, offset, block, *at);
   block.begin = static_cast<std::uint16_t>(from);
   block.end = static_cast<std::uint16_t>(from + kept.source.size());
-  block.heat = kept.final ? kDecided : 0;
+  block.heat = kept.final ? Block::kDecided : 0;
   ++statistics_.loaded;
   return true;
 }
@@ -666,168 +586,6 @@ bool CodeCache::has_pins(const x64::Pins& pins) const {
 void CodeCache::save() {
   const std::lock_guard lock(mutex_);
   if (archive_ != nullptr) archive_->write();
-}
-
-// --- Regions.
-
-void CodeCache::note_running(Entries& entries, unsigned offset, std::uint8_t hot_after, std::uint64_t unfit) {
-  const std::lock_guard lock(mutex_);
-  take_finished();
-  note_running(*entries.page, offset, hot_after, unfit);
-}
-
-void CodeCache::note_running(std::uint64_t address, std::uint8_t hot_after) {
-  const std::lock_guard lock(mutex_);
-  take_finished();
-  const auto page = pages_.find(address >> kPageShift);
-  if (page != pages_.end()) note_running(*page->second, static_cast<unsigned>(address % kPageSize), hot_after, 0);
-}
-
-void CodeCache::note_running(Page& page, unsigned offset, std::uint8_t hot_after, std::uint64_t unfit) {
-  if (!page.branches.empty()) note_branches(page, offset, hot_after, unfit);
-  const auto found = page.blocks.find(offset);
-  if (found == page.blocks.end()) return;
-  Block& block = found->second;
-  if (block.code == 0) return;
-  if (block.heat == kDecided) {
-    // Once more, when it is known which of its page slots repay. Only then the region is worth being kept.
-    if (block.page_slots == 0 || ++block.later_heat < kSecondLook) return;
-    const bool again = archive_ != nullptr || (block.page_slots & unfit) != 0;
-    block.page_slots = 0;
-    if (again) compile(page, offset, block, true, unfit, true);
-    return;
-  }
-  if (++block.heat < hot_after) return;
-  if (take_other(page, offset, true)) return;
-  block.heat = kDecided;
-  compile(page, offset, block, false, 0, false);
-}
-
-void CodeCache::note_branches(Page& page, unsigned offset, std::uint8_t hot_after, std::uint64_t unfit) {
-  using State = Page::Branch::State;
-  const unsigned fewest = std::max(hot_after / kFewestSamples, 1u);
-  const unsigned most = hot_after * kMostSamples;
-  std::vector<unsigned> regions;
-  for (auto& [head, branch] : page.branches) {
-    if (branch.state != State::kOpen) continue;
-    if (branch.at.side == offset) ++branch.side_samples;
-    if (head != offset) continue;
-    ++branch.head_samples;
-    // A block is found running in proportion to its length, too.
-    const std::size_t all = branch.head_samples * branch.at.side_instructions;
-    const std::size_t side = std::min(all, branch.side_samples * branch.at.head_instructions);
-    const std::size_t over = all - side;
-    const bool both_ways = branch.side_samples >= fewest && std::max(side, over) < kOneSided * std::min(side, over);
-    if (!both_ways && branch.head_samples < most) continue;
-    branch.state = both_ways ? State::kBothWays : State::kOneWay;
-    regions = std::move(branch.regions);
-  }
-  for (const unsigned of : regions) {
-    const auto found = page.blocks.find(of);
-    if (found == page.blocks.end() || !found->second.has_open_branches) continue;
-    Block& block = found->second;
-    const bool slots_known = block.later_heat >= kSecondLook;
-    compile(page, of, block, true, slots_known ? unfit : 0, slots_known);
-  }
-}
-
-void CodeCache::compile(Page& page, unsigned offset, Block& block, bool is_region, std::uint64_t unfit,
-                        bool slots_known) {
-  const std::span<const std::byte> bytes = source(page, 0, kPageSize + CodePage::kBytesBehind);
-  if (bytes.empty()) return;
-  if (pipeline_ == nullptr) pipeline_.reset(new HotPipeline{guest_.lift, all_, compiler_});
-  block.awaited = ++last_job_;
-  const std::shared_ptr<Job> job(new Job{.how = pipeline_, .page = key_of(page.base, page.window.has_value()),
-                                         .number = last_job_, .slots_known = slots_known,
-                                         .source = {.page = {bytes.begin(), bytes.end()}, .base = page.base, .offset = offset,
-                                                    .is_region = is_region, .window = page.window, .unfit = unfit}});
-  for (const auto& [at, other] : page.blocks) job->source.heat[at / 2] = other.heat;
-  for (const auto& [head, branch] : page.branches) {
-    job->source.both_ways[head / 2] = branch.state == Page::Branch::State::kBothWays;
-  }
-  if (background_ != nullptr && background_->submit([job] { job->run(); })) {
-    jobs_.push_back(job);
-    return;
-  }
-  job->run();
-  statistics_.seconds += job->seconds;
-  install(page, block, *job);
-}
-
-void CodeCache::take_finished() {
-  for (; !jobs_.empty() && jobs_.front()->done.load(std::memory_order_acquire); jobs_.pop_front()) {
-    const Job& job = *jobs_.front();
-    statistics_.seconds += job.seconds;
-    statistics_.background_seconds += job.seconds;
-    // The page may have lost its blocks meanwhile, or the cache have been cleared.
-    const auto page = pages_.find(job.page);
-    if (page == pages_.end()) continue;
-    const auto found = page->second->blocks.find(job.source.offset);
-    if (found == page->second->blocks.end() || found->second.awaited != job.number) continue;
-    Block& block = found->second;
-    if (still_holds(*page->second, job)) {
-      install(*page->second, block, job);
-    } else {
-      block.heat = 0;  // what there is now may become hot, too
-    }
-  }
-}
-
-bool CodeCache::still_holds(Page& page, const Job& job) {
-  if (!job.code) return true;
-  const HotSource& from = job.source;
-  if (page.window && page.window->outside != from.window->outside) return false;
-  // Only what blocks were made of has been compared with memory since: a region takes in more.
-  const std::span<const std::byte> bytes = source(page, 0, kPageSize + CodePage::kBytesBehind);
-  return std::ranges::all_of(job.code->parts, [&](const auto& part) {
-    const std::size_t end = std::min(part.second + kLongestInstruction, std::max(from.page.size(), bytes.size()));
-    return end <= std::min(from.page.size(), bytes.size()) &&
-           std::equal(bytes.begin() + part.first, bytes.begin() + end, from.page.begin() + part.first);
-  });
-}
-
-void CodeCache::install(Page& page, Block& block, const Job& job) {
-  block.awaited = 0;
-  if (!job.code) return;
-  const HotCode& code = *job.code;
-  const HotSource& from = job.source;
-  const x64::EmittedCode& emitted = code.emitted;
-  const x64::Pins* pins = code.pins ? &*code.pins : nullptr;
-  const std::optional<std::uint32_t> at = add(page, {emitted.bytes, emitted.links, emitted.faults, pins});
-  if (!at) return;
-  std::size_t first = from.offset, end = from.offset;
-  for (const auto& [part_begin, part_end] : code.parts) {
-    note_use(page, part_begin, part_end - part_begin);
-    first = std::min(first, part_begin);
-    end = std::max(end, part_end);
-  }
-  bool has_open_branches = false, is_outdated = false;
-  for (const ShortBranch& over : code.branches) {
-    using State = Page::Branch::State;
-    Page::Branch& branch = page.branches.try_emplace(over.head, Page::Branch{.at = over, .regions = {}}).first->second;
-    is_outdated = is_outdated || (branch.state == State::kBothWays && !from.both_ways[over.head / 2]);
-    if (branch.state != State::kOpen) continue;
-    has_open_branches = true;
-    if (std::ranges::find(branch.regions, from.offset) == branch.regions.end()) branch.regions.push_back(from.offset);
-  }
-  if (job.slots_known || emitted.page_slots == 0) {
-    archive(page, from.offset, first, std::span(from.page).subspan(first, end - first), emitted, pins, !has_open_branches);
-  }
-  redirect(page, from.offset, block, *at);
-  block.begin = static_cast<std::uint16_t>(first);
-  block.end = static_cast<std::uint16_t>(end);
-  block.page_slots = job.slots_known ? 0 : emitted.page_slots;
-  block.has_open_branches = has_open_branches;
-  if (pins != nullptr) {
-    ++statistics_.regions;
-  } else {
-    statistics_.guest_instructions += code.optimized.origins.size();
-  }
-  if (on_translation) {
-    on_translation({pins != nullptr ? code.optimized : code.lifted, code.optimized, {memory_.code() + *at, emitted.bytes.size()}, page.base + from.offset,
-                    pins != nullptr});
-  }
-  if (is_outdated) compile(page, from.offset, block, true, from.unfit, job.slots_known);
 }
 
 void CodeCache::clear(const Runner* caller) {

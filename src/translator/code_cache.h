@@ -26,7 +26,6 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstdlib>
-#include <deque>
 #include <functional>
 #include <map>
 #include <memory>
@@ -40,11 +39,9 @@
 #include "ir/opt/optimize.h"
 #include "memory/address.h"
 #include "memory/code_page.h"
-#include "translator/background_compiler.h"
 #include "translator/code_archive.h"
 #include "translator/code_memory.h"
-#include "translator/hot_code.h"
-#include "translator/region.h"
+#include "translator/hot_jobs.h"
 
 namespace doppel {
 
@@ -170,7 +167,7 @@ class CodeCache {
   void use(std::shared_ptr<CodeArchive> archive) { archive_ = std::move(archive); }
   void save();
   // Hot code is compiled there from now on, and not by who finds it hot. It outlives the cache.
-  void compile_in(Background& background) { background_ = &background; }
+  void compile_in(Background& background) { hot_jobs_.compile_in(background); }
   // Other passes do not run. Before anything is translated, and without an archive, whose code has seen all of them.
   void allow(const ir::PassSet& passes) { all_ = all_ & passes, quick_ = quick_ & passes; }
 
@@ -222,12 +219,14 @@ class CodeCache {
 
  private:
   struct Block {
+    static constexpr std::uint8_t kDecided = 255;  // of heat: there is a region, or there will be none
+
     std::uint32_t code = 0;
     std::uint16_t begin = 0, end = 0;     // what of the page it was made of
     std::uint8_t heat = 0;                // how often note_running() named it
     std::uint8_t later_heat = 0;          // likewise, once it was a region
     bool has_open_branches = false;       // the region, of which nobody knows yet whether they go both ways
-    std::uint32_t awaited = 0;            // the number of the Job that is to replace its code
+    std::uint32_t awaited = 0;            // the number of the HotJob that is to replace its code
     std::uint64_t page_slots = 0;         // that the region uses
     std::vector<std::uint32_t> incoming;  // links to it, by index
   };
@@ -260,18 +259,16 @@ class CodeCache {
   // Counts where code was found running, for branches that some region is to know about. Those that are decided by that
   // have their regions made anew.
   void note_branches(Page& page, unsigned offset, std::uint8_t hot_after, std::uint64_t unfit);
-  // What is to be compiled as well as it gets, and the result.
-  struct Job;
-  // Has that done for the block at `offset`, which `is_region` already or not; now, if it cannot be done in the background.
-  // `slots_known`: it is known which of a region's page slots repay.
+  // Has the block at `offset` compiled as well as it gets, which `is_region` already or not; now, if it cannot be done in the
+  // background. `slots_known`: it is known which of a region's page slots repay.
   void compile(Page& page, unsigned offset, Block& block, bool is_region, std::uint64_t unfit, bool slots_known);
   // Takes what is done.
   void take_finished();
   // Whether what the job was made of is what the page has.
-  bool still_holds(Page& page, const Job& job);
+  bool still_holds(Page& page, const HotJob& job);
   // Puts the result in the block's place, if there is one and room. A region is kept once it is known which of its page
   // slots repay, for the time being if not yet how its branches go.
-  void install(Page& page, Block& block, const Job& job);
+  void install(Page& page, Block& block, const HotJob& job);
   void link(Block& block, const void* site);
   void link(Block& block, std::uint32_t site);  // by index
   std::optional<std::uint32_t> site_at(const void* site) const;  // its index, if it is one of this cache's
@@ -311,7 +308,7 @@ class CodeCache {
   x64::Pins common_pins_;
 
   mutable std::mutex mutex_;
-  std::unordered_map<std::uint64_t, std::unique_ptr<Page>> pages_;  // by key_of()
+  std::unordered_map<std::uint64_t, std::unique_ptr<Page>> pages_;  // by Page::key()
   std::array<Recent, 1024> recent_{};  // of pages_, by the key's lowest bits and its highest one
   std::vector<Site> sites_;                                         // by `at`
   std::vector<Runner*> runners_;
@@ -323,10 +320,9 @@ class CodeCache {
   ir::Block block_;  // kept for its memory
   ir::PassSet all_ = ir::PassSet::all(), quick_ = ir::PassSet::quick();
   std::shared_ptr<CodeArchive> archive_;  // may be null
-  Background* background_ = nullptr;      // likewise
-  std::shared_ptr<const HotPipeline> pipeline_;  // made for the first job
-  std::deque<std::shared_ptr<Job>> jobs_;        // in the background
-  std::uint32_t last_job_ = 0;                   // its number
+  HotJobs hot_jobs_;
+  std::shared_ptr<const HotPipeline> pipeline_;  // made for the first of them
+  std::uint32_t last_job_ = 0;                   // the last one's number
   std::vector<std::byte> fetched_;
   std::array<std::uint8_t, 32768> visits_{};  // by address; where two meet, the second one seems warmer than it is
 
