@@ -456,15 +456,14 @@ const std::byte* TranslatorEngine::find(Code& code, const void* site) {
   const std::uint64_t tag = align_down(pc, kPageSize);
   riscv::FetchEntry* entry = &fetch_entry();
   auto* entries = static_cast<CodeCache::Entries*>(entry->code);
-  if (entry->tag != tag) {
+  const bool found_anew = entry->tag != tag;
+  if (found_anew) {
     const auto at = mmu_.locate(pc, riscv::Access::kFetch, 2);
     // The interpreter takes the trap, and runs what only part of a page may be fetched from.
     if (!at || mmu_.tlb().fetch[TlbContext::index(pc)].tag != tag) return nullptr;
     const std::byte* page = at->host - (pc & (kPageSize - 1));
     entries = &cache.page({align_down(at->gpa.value, kPageSize)}, page, mmu_.window() != nullptr);
     *entry = {tag, entries};
-    // A near link stays within its page, which is another one now.
-    if (site != nullptr && !cache.is_far(site)) site = nullptr;
   }
   const unsigned offset = static_cast<unsigned>(pc & (kPageSize - 1));
   if (const std::uint32_t known = entries->code[offset / 2]; known != 0 && site == nullptr) {
@@ -474,7 +473,7 @@ const std::byte* TranslatorEngine::find(Code& code, const void* site) {
     ++entries->runs[offset / 2];
     return nullptr;
   }
-  return cache.find(*entries, offset, site, {state_.frame.page, tag});
+  return cache.find(*entries, offset, site, {state_.frame.page, tag, found_anew});
 }
 
 void TranslatorEngine::note_running(Code& code) {

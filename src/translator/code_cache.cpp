@@ -240,19 +240,15 @@ const std::byte* CodeCache::find(Entries& entries, unsigned offset, const void* 
   const std::lock_guard lock(mutex_);
   const auto far = site_at(site);
   const bool is_far = far && sites_[*far].far;
-  const std::byte* code = find(*entries.page, offset, is_far ? nullptr : site);
+  // Only a far link (x64::Link) may lead to another page than the last time.
+  const bool is_near = !is_far && !way.found_anew;
+  const std::byte* code = find(*entries.page, offset, is_near ? site : nullptr);
   if (code == nullptr) {
     clear(nullptr);
   } else if (is_far) {
     link_far(entries, offset, *far, way);
   }
   return code;
-}
-
-bool CodeCache::is_far(const void* site) const {
-  const std::lock_guard lock(mutex_);
-  const auto index = site_at(site);
-  return index && sites_[*index].far;
 }
 
 const std::byte* CodeCache::find(Runner& runner, std::uint64_t address, const void* site, std::uint64_t& age) {

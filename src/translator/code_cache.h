@@ -142,12 +142,11 @@ class CodeCache {
   // Where a link leads from and to: the guest-virtual addresses of pages.
   struct Way {
     std::uint64_t from, to;
+    bool found_anew;  // the page was asked for since the link's code was left, and may be another than that lies in
   };
   // The code of the block at `offset` of that page, translated if it is not yet; `site`, if any, is linked to it. May clear
   // the cache, and with it the page: nullptr then, and the caller starts over.
   const std::byte* find(Entries& entries, unsigned offset, const void* site, const Way& way);
-  // Whether it is a far link (x64::Link), which may lead to another page than the last time.
-  bool is_far(const void* site) const;
   // The page's bytes, as blocks are made of them.
   static const std::byte* source(const Entries& entries);
   // The instruction at `offset` of such a page has accessed what is not in the window. Whoever does so often has code
