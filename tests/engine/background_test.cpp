@@ -141,66 +141,67 @@ class Pair {
   Machine reference_, translated_;
 };
 
-TEST(InBackground, TheHartRunsOn) {
+// The loop, which has become hot: a job waits.
+struct HotLoop {
   Delayed delayed;
-  Pair pair(loop_with_a_side(), with(Machine::kEager, delayed));
-  pair.run(2000);
-  EXPECT_GT(delayed.waiting(), 0u);
-  EXPECT_EQ(pair.statistics().regions_translated, 0u);
-  delayed.do_all();
-  EXPECT_EQ(pair.statistics().regions_translated, 0u) << "it is the hart that takes it";
-  pair.run(2000);
-  EXPECT_GT(pair.statistics().regions_translated, 0u);
+  Pair pair{loop_with_a_side(), with(Machine::kEager, delayed)};
+
+  HotLoop() { pair.run(2000); }
+  // Code changes and runs before the job is done.
+  void change_first(u64 gpa, const std::string& instruction) {
+    pair.change_code(gpa, instruction);
+    pair.run(100);
+    finish();
+  }
+  void finish() {
+    delayed.do_all();
+    pair.run(2000);
+  }
+  u64 regions() const { return pair.statistics().regions_translated; }
+};
+
+TEST(InBackground, TheHartRunsOn) {
+  HotLoop loop;
+  EXPECT_GT(loop.delayed.waiting(), 0u);
+  EXPECT_EQ(loop.regions(), 0u);
+  loop.delayed.do_all();
+  EXPECT_EQ(loop.regions(), 0u) << "it is the hart that takes it";
+  loop.pair.run(2000);
+  EXPECT_GT(loop.regions(), 0u);
 }
 
 // What the region takes in has changed since, where no code was made of yet.
 TEST(InBackground, CodeChangesThatHasNotRun) {
-  Delayed delayed;
-  Pair pair(loop_with_a_side(), with(Machine::kEager, delayed));
-  pair.run(2000);
-  pair.change_code(kSide, "addi a6, a6, 100");
-  pair.run(100);
-  delayed.do_all();
-  pair.run(2000);
-  EXPECT_EQ(pair.statistics().regions_translated, 0u);
-  pair.set(18, 1);
-  pair.run(2000);
-  EXPECT_EQ(pair.x(16) % 100, 0u);
+  HotLoop loop;
+  loop.change_first(kSide, "addi a6, a6, 100");
+  EXPECT_EQ(loop.regions(), 0u);
+  loop.pair.set(18, 1);
+  loop.pair.run(2000);
+  EXPECT_EQ(loop.pair.x(16) % 100, 0u);
   // It is compiled again.
-  delayed.do_all();
-  pair.run(2000);
-  EXPECT_GT(pair.statistics().regions_translated, 0u);
+  loop.finish();
+  EXPECT_GT(loop.regions(), 0u);
 }
 
 // So has the loop itself.
 TEST(InBackground, CodeChangesThatRuns) {
-  Delayed delayed;
-  Pair pair(loop_with_a_side(), with(Machine::kEager, delayed));
-  pair.run(2000);
-  pair.change_code(kCode, "addi a4, a4, 100");
-  pair.run(100);
-  delayed.do_all();
-  pair.run(2000);
-  delayed.do_all();
-  pair.run(2000);
-  EXPECT_GT(pair.statistics().regions_translated, 0u);
+  HotLoop loop;
+  loop.change_first(kCode, "addi a4, a4, 100");
+  loop.finish();
+  EXPECT_GT(loop.regions(), 0u);
   // And there and back.
-  pair.change_code(kCode, "addi a4, a4, 1");
-  pair.run(100);
-  pair.change_code(kCode, "addi a4, a4, 100");
-  delayed.do_all();
-  pair.run(2000);
+  loop.pair.change_code(kCode, "addi a4, a4, 1");
+  loop.pair.run(100);
+  loop.pair.change_code(kCode, "addi a4, a4, 100");
+  loop.finish();
 }
 
 // Code that stays the same is not thrown away for what changes beside it.
 TEST(InBackground, CodeChangesElsewhere) {
-  Delayed delayed;
-  Pair pair(loop_with_a_side(), with(Machine::kEager, delayed));
-  pair.run(2000);
-  pair.change_code(kCode + 0x800, "addi a6, a6, 100");
-  delayed.do_all();
-  pair.run(2000);
-  EXPECT_GT(pair.statistics().regions_translated, 0u);
+  HotLoop loop;
+  loop.pair.change_code(kCode + 0x800, "addi a6, a6, 100");
+  loop.finish();
+  EXPECT_GT(loop.regions(), 0u);
 }
 
 // The thread itself, at its own pace.
