@@ -91,5 +91,25 @@ TEST(HostCode, OfLoops) { check("host_code_loops.cases", 4, {.bmi2 = true}, text
 
 TEST(HostCode, OfTheOldestHost) { check("host_code_base.cases", 10, {}); }
 
+// No guest's block has three operands in registers that all live on: one of them makes room for the result.
+TEST(HostCode, OperandsOfCompareSwapMakeRoom) {
+  const auto block = ir::parse(R"(guest_bytes 4
+@0 raw 0x00000000 +0
+  %0 = get.i64 [144]
+  %1 = get.i64 [152]
+  %2 = get.i64 [160]
+  %3 = compare_swap.i64 [%0], %1, %2
+  set [168], %3
+  %5 = add %0, %1
+  set [176], %5
+  %7 = add %1, %2
+  set [184], %7
+  exit +4
+)");
+  ASSERT_TRUE(block) << block.error().message;
+  const x64::Compiler compiler(TranslatorEngine::state_offsets(), x64::HostFeatures::detect());
+  EXPECT_FALSE(compiler.compile({*block, 0}).bytes.empty());
+}
+
 }  // namespace
 }  // namespace doppel::engine_test

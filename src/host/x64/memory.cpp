@@ -482,6 +482,7 @@ void Compiler::Emission::emit_compare_swap(const Inst& inst) {
   const x86::Gp next = use(inst.operands[2], x86::rdx);
   note_access(inst.origin);
   a_.lock().cmpxchg(at, wide ? x86::Gp(next) : x86::Gp(next.r32()));
+  operands_read_ = true;
   a_.sete(x86::al);
   a_.movzx(x86::eax, x86::al);
   a_.mov(destination(), x86::rax);
