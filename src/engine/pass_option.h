@@ -1,4 +1,4 @@
-// --without-pass: which passes of the optimizer run. Any thread.
+// --without-pass: which passes of the optimizer run, and whether regions combine blocks. Any thread.
 #pragma once
 
 #include <string_view>

@@ -159,8 +159,10 @@ std::optional<Region> form_region(std::span<const std::byte> page, std::uint64_t
     lift(page, base, offset, {.at_branches = true, .heads = &heads}, lifted[offset]);
     to = successors(lifted[offset], offset);
   }
-  convert_branches(lifted, forward, around(forward, head), profile);
-  join_blocks(lifted, forward, head);
+  if (passes.contains(ir::Combination::kIfConversion)) {
+    convert_branches(lifted, forward, around(forward, head), profile);
+  }
+  if (passes.contains(ir::Combination::kBlockJoining)) join_blocks(lifted, forward, head);
   std::vector<unsigned> members{head};
   for (const unsigned offset : around(forward, head)) {
     if (offset != head) members.push_back(offset);

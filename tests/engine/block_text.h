@@ -193,15 +193,22 @@ inline BlockText text_of_block(std::span<const std::byte> page, unsigned offset,
   return text;
 }
 
-// Likewise the region of the loop at `offset`, in flat memory; all branches in it go both ways.
-inline BlockText text_of_loop(std::span<const std::byte> page, unsigned offset, const x64::HostFeatures& features) {
+// The region of the loop at `offset`; all branches in it go both ways.
+inline std::optional<Region> region_of_loop(std::span<const std::byte> page, unsigned offset,
+                                            const x64::StateOffsets& offsets,
+                                            const ir::PassSet& passes = ir::PassSet::all()) {
   const auto lifter = std::make_shared<riscv::Lifter>(riscv::IsaConfig::rva22());
   const auto lift = [&](auto bytes, std::uint64_t base, unsigned at, const auto& limits, ir::Block& block) {
     lifter->lift(bytes, at, block, limits, base);
   };
   const RegionProfile profile{[](unsigned) { return 0u; }, [](const ShortBranch&) { return true; }};
+  return form_region(page, 0, offset, lift, offsets, profile, passes);
+}
+
+// What becomes of it in flat memory.
+inline BlockText text_of_loop(std::span<const std::byte> page, unsigned offset, const x64::HostFeatures& features) {
   const x64::Compiler compiler(TranslatorEngine::state_offsets(x64::MemoryModel::kFlat), features);
-  const auto region = form_region(page, 0, offset, lift, compiler.offsets(), profile);
+  const auto region = region_of_loop(page, offset, compiler.offsets());
   if (!region) return {};
   BlockText text;
   text.instructions = region->instructions;

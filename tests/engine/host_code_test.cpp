@@ -54,15 +54,17 @@ void write_cases(const std::filesystem::path& path, const std::vector<Case>& cas
   }
 }
 
+constexpr unsigned kOffset = 0x100;  // in the page: not special
+
 // A jump follows the instructions, for those that do not end a block by themselves.
-using TextOf = BlockText (*)(std::span<const std::byte> page, unsigned offset, const x64::HostFeatures& features);
-BlockText translate(TextOf text_of, const std::string& guest, const x64::HostFeatures& features) {
-  constexpr unsigned kOffset = 0x100;  // in the page: not special
+std::vector<std::byte> page_with(const std::string& guest) {
   std::vector<std::byte> page(kPageSize);
   const std::vector<std::uint16_t> code = riscv::test::assemble(guest + "\njal zero, 0x200");
   std::memcpy(&page[kOffset], code.data(), 2 * code.size());
-  return text_of(page, kOffset, features);
+  return page;
 }
+
+using TextOf = BlockText (*)(std::span<const std::byte> page, unsigned offset, const x64::HostFeatures& features);
 
 void check(std::string_view file, std::size_t least, const x64::HostFeatures& features, TextOf text_of = text_of_block) {
   const std::filesystem::path path = std::filesystem::path(__FILE__).parent_path() / file;
@@ -70,7 +72,7 @@ void check(std::string_view file, std::size_t least, const x64::HostFeatures& fe
   EXPECT_GE(cases.size(), least);
   const bool bless = std::getenv("DOPPEL_BLESS") != nullptr;
   for (Case& one : cases) {
-    const BlockText text = translate(text_of, one.guest, features);
+    const BlockText text = text_of(page_with(one.guest), kOffset, features);
     if (bless) {
       one.ir = text.optimized;
       one.host = text.host;
@@ -90,6 +92,23 @@ TEST(HostCode, OfAModernHost) {
 TEST(HostCode, OfLoops) { check("host_code_loops.cases", 4, {.bmi2 = true}, text_of_loop); }
 
 TEST(HostCode, OfTheOldestHost) { check("host_code_base.cases", 10, {}); }
+
+// Each way to make one block of two can be left out.
+TEST(HostCode, BlocksOfRegionsAreCombinedOrNot) {
+  const std::vector<std::byte> page = page_with(
+      "loop: addi a0, a0, -1; beq a1, zero, over; addi a2, a2, 1; over: addi a3, a3, 1; bne a0, zero, loop");
+  const x64::StateOffsets offsets = TranslatorEngine::state_offsets(x64::MemoryModel::kFlat);
+  const auto blocks = [&](const ir::PassSet& passes) {
+    const auto region = region_of_loop(page, kOffset, offsets, passes);
+    return region ? region->blocks.size() : 0;
+  };
+  EXPECT_EQ(blocks(ir::PassSet::all()), 1u);
+  for (const auto& [name, expected] : {std::pair("if_conversion", 3u), std::pair("block_joining", 2u)}) {
+    ir::PassSet passes = ir::PassSet::all();
+    EXPECT_TRUE(passes.set(name, false));
+    EXPECT_EQ(blocks(passes), expected) << name;
+  }
+}
 
 // No guest's block has three operands in registers that all live on: one of them makes room for the result.
 TEST(HostCode, OperandsOfCompareSwapMakeRoom) {

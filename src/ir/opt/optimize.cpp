@@ -1,5 +1,8 @@
 #include "ir/opt/optimize.h"
 
+#include <algorithm>
+#include <array>
+
 #include "ir/opt/passes.h"
 
 namespace doppel::ir {
@@ -18,19 +21,30 @@ constexpr Pass kPasses[] = {
     {"address_folding", opt::address_folding},
     {"dead_code", opt::dead_code},
 };
+constexpr std::array<std::string_view, 2> kCombinations{"if_conversion", "block_joining"};
+
+constexpr auto kNames = [] {
+  std::array<std::string_view, std::size(kPasses) + kCombinations.size()> names;
+  std::ranges::copy(kCombinations, std::ranges::transform(kPasses, names.begin(), &Pass::name).out);
+  return names;
+}();
+static_assert(kNames.size() <= 32);
 
 }  // namespace
 
 std::span<const Pass> passes() { return kPasses; }
+std::span<const std::string_view> pass_names() { return kNames; }
 
 bool PassSet::set(std::string_view name, bool enabled) {
-  for (unsigned index = 0; index < std::size(kPasses); ++index) {
-    if (kPasses[index].name != name) continue;
-    const std::uint32_t bit = std::uint32_t{1} << index;
-    enabled_ = enabled ? enabled_ | bit : enabled_ & ~bit;
-    return true;
-  }
-  return false;
+  const auto found = std::ranges::find(kNames, name);
+  if (found == kNames.end()) return false;
+  const std::uint32_t bit = std::uint32_t{1} << (found - kNames.begin());
+  enabled_ = enabled ? enabled_ | bit : enabled_ & ~bit;
+  return true;
+}
+
+bool PassSet::contains(Combination combination) const {
+  return contains(static_cast<unsigned>(std::size(kPasses)) + static_cast<unsigned>(combination));
 }
 
 PassSet PassSet::quick() {

@@ -22,7 +22,12 @@ struct Pass {
 // All passes, in the order in which they run.
 std::span<const Pass> passes();
 
-// Which passes run.
+// What whoever puts blocks together does before that (ir/opt/if_conversion.h), switched like a pass.
+enum class Combination : unsigned { kIfConversion, kBlockJoining };
+// Of passes and combinations.
+std::span<const std::string_view> pass_names();
+
+// Which passes and combinations run.
 class PassSet {
  public:
   static constexpr PassSet all() { return PassSet(~std::uint32_t{0}); }
@@ -30,10 +35,11 @@ class PassSet {
   // Those that gain most for their time: for code that may not run often.
   static PassSet quick();
 
-  // Switches the pass of that name on or off. False if there is none.
+  // Switches what has that name on or off. False if nothing has.
   bool set(std::string_view name, bool enabled);
   // `index` counts in passes().
   bool contains(unsigned index) const { return enabled_ >> index & 1; }
+  bool contains(Combination combination) const;
   // Those in both.
   friend PassSet operator&(PassSet a, PassSet b) { return PassSet(a.enabled_ & b.enabled_); }
   friend bool operator==(const PassSet&, const PassSet&) = default;
@@ -41,7 +47,7 @@ class PassSet {
  private:
   explicit constexpr PassSet(std::uint32_t enabled) : enabled_(enabled) {}
 
-  std::uint32_t enabled_;  // bit i: passes()[i]
+  std::uint32_t enabled_;  // bit i: pass_names()[i]
 };
 
 void optimize(Block& block, const PassSet& enabled = PassSet::all());
