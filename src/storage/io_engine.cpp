@@ -23,6 +23,9 @@ std::int64_t carry_out(const FileOperation& operation) {
     case FileOperation::Kind::kSync:
       returned = ::fdatasync(operation.fd);
       break;
+    case FileOperation::Kind::kWriteBack:
+      returned = ::sync_file_range(operation.fd, 0, 0, SYNC_FILE_RANGE_WRITE);
+      break;
     case FileOperation::Kind::kAllocate:
       returned = ::fallocate(operation.fd, operation.flags, offset, static_cast<off_t>(operation.length));
       break;

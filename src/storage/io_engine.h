@@ -18,9 +18,9 @@
 namespace doppel {
 
 struct FileOperation {
-  enum class Kind : std::uint8_t { kRead, kWrite, kSync, kAllocate };
+  enum class Kind : std::uint8_t { kRead, kWrite, kSync, kWriteBack, kAllocate };
 
-  Kind kind = Kind::kRead;
+  Kind kind = Kind::kRead;  // kSync, kWriteBack: of the whole file; kWriteBack only begins to write
   int fd = -1;
   bool cached = false;       // kRead, kWrite: by way of the host's page cache, and done when it is there
   int flags = 0;             // kRead, kWrite: RWF_*; kAllocate: FALLOC_FL_*

@@ -130,8 +130,9 @@ Result<std::unique_ptr<BlockBackend>> RawImage::open(const DiskOptions& options,
   }
   auto engine = make_io_engine(engine_kind, loop);
   if (!engine) return std::unexpected(engine.error());
-  return std::make_unique<RawImage>(std::move(files), *size, options.readonly, options.cache,
-                                    std::move(*engine));
+  auto image = std::make_unique<RawImage>(std::move(files), *size, options.readonly, options.cache, std::move(*engine));
+  if (!options.readonly && options.cache != CacheMode::kUnsafe) image->write_back();
+  return image;
 }
 
 RawImage::RawImage(Files files, std::uint64_t size_bytes, bool readonly, CacheMode cache,
@@ -141,6 +142,12 @@ RawImage::RawImage(Files files, std::uint64_t size_bytes, bool readonly, CacheMo
       readonly_(readonly),
       cache_(cache),
       engine_(std::move(engine)) {}
+
+void RawImage::write_back() {
+  write_back_ = {.kind = FileOperation::Kind::kWriteBack, .fd = files_.cached.get()};
+  engine_->start(write_back_);
+  engine_->commit();
+}
 
 int RawImage::check(const BlockRequest& request) const {
   if (request.kind == BlockRequest::Kind::kFlush) return 0;
@@ -184,6 +191,7 @@ std::size_t RawImage::reap(std::span<BlockRequest*> into) {
     while (count < into.size()) {
       FileOperation* operation = engine_->finished();
       if (operation == nullptr) break;
+      if (operation == &write_back_) continue;  // what fails there fails again in a flush
       Task& task = static_cast<Task&>(*operation);  // run() started nothing else
       if (advance(task)) {
         into[count++] = task.request;

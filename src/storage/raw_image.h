@@ -28,6 +28,10 @@ class RawImage final : public BlockBackend {
   RawImage(Files files, std::uint64_t size_bytes, bool readonly, CacheMode cache,
            std::unique_ptr<IoEngine> engine);
 
+  // Has the host begin to write what the file has in its page cache only: a guest's first flush would wait for it, and an
+  // image that was just copied is all there. Before the first submit().
+  void write_back();
+
   std::uint64_t size_bytes() const override { return size_bytes_; }
   bool readonly() const override { return readonly_; }
   void submit(std::span<BlockRequest* const> requests) override;
@@ -61,6 +65,7 @@ class RawImage final : public BlockBackend {
   std::uint64_t size_bytes_;
   bool readonly_;
   CacheMode cache_;
+  FileOperation write_back_;
   std::unique_ptr<IoEngine> engine_;
 
   std::vector<std::unique_ptr<Task>> tasks_;  // all there are: as many as were ever in flight at once

@@ -59,6 +59,10 @@ class UringEngine final : public IoEngine {
       case FileOperation::Kind::kSync:
         ::io_uring_prep_fsync(entry, operation.fd, IORING_FSYNC_DATASYNC);
         break;
+      case FileOperation::Kind::kWriteBack:
+        ::io_uring_prep_sync_file_range(entry, operation.fd, 0, 0, SYNC_FILE_RANGE_WRITE);
+        ::io_uring_sqe_set_flags(entry, IOSQE_ASYNC);
+        break;
       case FileOperation::Kind::kAllocate:
         ::io_uring_prep_fallocate(entry, operation.fd, operation.flags, static_cast<off_t>(operation.offset),
                                   static_cast<off_t>(operation.length));
@@ -97,7 +101,7 @@ class UringEngine final : public IoEngine {
     ::io_uring_probe* probe = ::io_uring_get_probe_ring(&ring_);
     if (probe == nullptr) return false;
     bool all = true;
-    for (const int code : {IORING_OP_READV, IORING_OP_WRITEV, IORING_OP_FSYNC, IORING_OP_FALLOCATE}) {
+    for (const int code : {IORING_OP_READV, IORING_OP_WRITEV, IORING_OP_FSYNC, IORING_OP_SYNC_FILE_RANGE, IORING_OP_FALLOCATE}) {
       all = all && ::io_uring_opcode_supported(probe, code) != 0;
     }
     ::io_uring_free_probe(probe);

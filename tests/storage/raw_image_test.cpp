@@ -300,6 +300,7 @@ class ScriptedDisk {
 constexpr auto kWrite = FileOperation::Kind::kWrite;
 constexpr auto kSync = FileOperation::Kind::kSync;
 constexpr auto kAllocate = FileOperation::Kind::kAllocate;
+constexpr auto kWriteBack = FileOperation::Kind::kWriteBack;
 using SeenList = std::vector<ScriptedEngine::Seen>;
 
 TEST(RawImageOnBadHost, PartialWritesGoOnWhereTheyStopped) {
@@ -323,6 +324,13 @@ TEST(RawImageOnBadHost, InterruptedAndCancelledOperationsAreTriedAgain) {
   ScriptedDisk host({-EINTR, -ECANCELED, -EAGAIN});
   EXPECT_EQ(host.write(4096), 0);
   EXPECT_EQ(host.seen.size(), 4u);
+}
+
+TEST(RawImageOnBadHost, WritingBackIsNoRequest) {
+  ScriptedDisk host({-EIO, 100});
+  host.disk().write_back();
+  EXPECT_EQ(host.write(512), 0);
+  EXPECT_EQ(host.seen, (SeenList{{kWriteBack, 0, 0, 0}, {kWrite, 0, 512, 0, true}, {kWrite, 100, 412, 0, true}}));
 }
 
 TEST(RawImageOnBadHost, TryingAgainHasAnEnd) {
