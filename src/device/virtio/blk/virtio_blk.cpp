@@ -1,6 +1,7 @@
 #include "device/virtio/blk/virtio_blk.h"
 
 #include <algorithm>
+#include <bit>
 #include <cassert>
 #include <cerrno>
 #include <cstring>
@@ -14,7 +15,7 @@ namespace {
 
 // 5.2.3
 constexpr unsigned kFeatureSegMax = 2, kFeatureReadonly = 5, kFeatureBlkSize = 6, kFeatureFlush = 9,
-                   kFeatureConfigWce = 11, kFeatureDiscard = 13, kFeatureWriteZeroes = 14;
+                   kFeatureTopology = 10, kFeatureConfigWce = 11, kFeatureDiscard = 13, kFeatureWriteZeroes = 14;
 
 // 5.2.4, struct virtio_blk_config as far as our features reach
 struct Config {
@@ -23,7 +24,10 @@ struct Config {
   std::uint32_t seg_max = 0;
   std::uint32_t geometry = 0;
   std::uint32_t blk_size = 0;
-  std::uint64_t topology = 0;
+  std::uint8_t physical_block_exp = 0;
+  std::uint8_t alignment_offset = 0;
+  std::uint16_t min_io_size = 0;
+  std::uint32_t opt_io_size = 0;
   std::uint8_t writeback = 0;
   std::uint8_t unused = 0;
   std::uint16_t num_queues = 0;
@@ -57,6 +61,12 @@ struct Range {  // of a discard or write-zeroes request
 static_assert(sizeof(Range) == 16);
 constexpr std::uint32_t kFlagUnmap = 1;
 
+// What the host's page cache and file systems work in; less is read, changed and written.
+constexpr std::uint32_t kHostBlockBytes = 4096;
+// Drivers read ahead in proportion to what they are told is best: Linux two such pieces, so that the host fills one while
+// the guest takes the other.
+constexpr std::uint32_t kBestBytes = 1 << 20;
+
 constexpr std::uint32_t kMaxRangeSectors = std::numeric_limits<std::uint32_t>::max() / kSectorSize;
 
 // A sector number in bytes; one that no disk has becomes an offset that no disk has.
@@ -81,7 +91,7 @@ void VirtioBlk::attached() {
 
 std::uint64_t VirtioBlk::features() const {
   std::uint64_t features = 0;
-  for (const unsigned feature : {kFeatureSegMax, kFeatureBlkSize, kFeatureFlush, kFeatureConfigWce}) {
+  for (const unsigned feature : {kFeatureSegMax, kFeatureBlkSize, kFeatureFlush, kFeatureTopology, kFeatureConfigWce}) {
     features |= std::uint64_t{1} << feature;
   }
   if (disk_->readonly()) return features | std::uint64_t{1} << kFeatureReadonly;
@@ -93,10 +103,13 @@ void VirtioBlk::read_config(std::uint64_t offset, std::span<std::byte> into) con
   config.capacity_sectors = disk_->size_bytes() / kSectorSize;
   config.seg_max = Virtqueue::kMaxSize - 2;  // beside the header and the status
   config.blk_size = kSectorSize;
+  config.physical_block_exp = std::countr_zero(kHostBlockBytes / kSectorSize);
+  config.min_io_size = kHostBlockBytes / kSectorSize;
+  config.opt_io_size = kBestBytes / kSectorSize;
   config.writeback = write_back_;
   config.max_discard_sectors = kMaxRangeSectors;
   config.max_discard_seg = 1;
-  config.discard_sector_alignment = 4096 / kSectorSize;  // what host file systems can give back
+  config.discard_sector_alignment = kHostBlockBytes / kSectorSize;  // what host file systems can give back
   config.max_write_zeroes_sectors = kMaxRangeSectors;
   config.max_write_zeroes_seg = 1;
   config.write_zeroes_may_unmap = 1;

@@ -145,6 +145,9 @@ TEST_F(VirtioBlkTest, ConfigurationDescribesTheDisk) {
   EXPECT_EQ(driver_->config(0, Width::k8), 64u);
   EXPECT_EQ(driver_->config(12, Width::k4), 254u);
   EXPECT_EQ(driver_->config(20, Width::k4), 512u);
+  EXPECT_EQ(driver_->config(24, Width::k1), 3u) << "blocks of the host in sectors, as a power of two";
+  EXPECT_EQ(driver_->config(26, Width::k2), 8u) << "the least that is done well";
+  EXPECT_EQ(driver_->config(28, Width::k4), 2048u) << "and what is done best";
   EXPECT_EQ(driver_->config(60, Width::k8), 0u) << "the end of it and beyond";
   EXPECT_EQ(driver_->config(0xef8, Width::k8), 0u);
   EXPECT_EQ(driver_->offered() & 1u << 5, 0u);
