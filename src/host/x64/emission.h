@@ -435,16 +435,17 @@ class Compiler::Emission {
   void refill_page_slot(unsigned number, const Label& done);
 
   void address_of_access(const x86::Gp& into, const x86::Gp& base, std::int64_t offset);
-  // The bytes of a group, from base + least to beyond after that, and the array of the TLB for them.
+  // The bytes of an access or group, from base + least to beyond after that, and the array of the TLB for them.
   struct Span {
     x86::Gp base;
     std::int64_t least;
     int beyond;
     std::uint32_t array;
   };
-  // Finds the span's addend, rcx, and tag, rdx, in the TLB; jumps to `alone` where its bytes have none in common. If the
-  // base is in rax, restore_base() must follow in both cases.
-  void look_up(const Span& span, const Label& alone);
+  // Finds the span's addend, rcx, and tag, rdx, in the TLB; jumps to `miss` where its bytes have none in common, or its last
+  // one has bits other than the tag's among `tag_bits`. The address is in rax: if the base was, restore_base() must follow in
+  // both cases.
+  void look_up(const Span& span, const Label& miss, int tag_bits = -static_cast<int>(kPageSize));
   void restore_base(const Span& span);
   // Finds the location of a load or store; jumps to `slow` with the guest address in rax when it has none. Leaves rdx free.
   x86::Mem locate(const Inst& inst, const x86::Gp& base, std::uint32_t array, const Label& slow);

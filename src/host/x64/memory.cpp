@@ -13,8 +13,8 @@ std::int64_t narrowed(std::int64_t value, ir::Access access) {
   }
 }
 
-// What of an address an entry's tag must agree with for an access: the page, and that it is aligned.
-int tag_mask(ir::Access access) { return -4096 | static_cast<int>(ir::bytes_of(access) - 1); }
+// What of an address agrees with an entry's tag: its page, and that an access there is aligned.
+int tag_bits(ir::Access access) { return -4096 | static_cast<int>(ir::bytes_of(access) - 1); }
 
 }  // namespace
 
@@ -114,13 +114,7 @@ Label Compiler::Emission::leave_by_step(const Inst& inst) {
 
 void Compiler::Emission::emit_lookup(ir::Access access, std::int64_t offset, const x86::Gp& base, std::uint32_t array,
                                      const Label& slow) {
-  address_of_access(x86::rax, base, offset);
-  const TlbEntry entry(a_, o_, features_, tlb_by_segment());
-  a_.mov(x86::rdx, x86::rax);
-  a_.and_(x86::rdx, tag_mask(access));
-  a_.cmp(x86::rdx, entry.field(array));
-  a_.jne(slow);
-  a_.mov(x86::rcx, entry.field(array + 8));
+  look_up({base, offset, static_cast<int>(ir::bytes_of(access)) - 1, array}, slow);
 }
 
 void Compiler::Emission::call_slow(const Inst& inst, const StubOffsets& stub, const Saved& saved) {
@@ -228,14 +222,14 @@ void Compiler::Emission::address_of_access(const x86::Gp& into, const x86::Gp& b
   }
 }
 
-void Compiler::Emission::look_up(const Span& span, const Label& alone) {
+void Compiler::Emission::look_up(const Span& span, const Label& miss, int tag_bits) {
   address_of_access(x86::rax, span.base, span.least);
   const TlbEntry entry(a_, o_, features_, tlb_by_segment());
   // Entries of neighbouring pages are in other places: the last byte's tag at the first byte's place says both.
-  a_.lea(x86::rdx, x86::ptr(x86::rax, span.beyond));
-  a_.and_(x86::rdx, -static_cast<int>(kPageSize));
+  address_of_access(x86::rdx, x86::rax, span.beyond);
+  a_.and_(x86::rdx, tag_bits);
   a_.cmp(x86::rdx, entry.field(span.array));
-  a_.jne(alone);
+  a_.jne(miss);
   a_.mov(x86::rcx, entry.field(span.array + 8));
 }
 
@@ -261,18 +255,14 @@ x86::Mem Compiler::Emission::locate(const Inst& inst, const x86::Gp& base, std::
   if (group == nullptr) {
     const Label miss = a_.newLabel();
     address_of_access(x86::rdx, base, offset);
-    a_.and_(x86::rdx, tag_mask(inst.access()));
+    a_.and_(x86::rdx, tag_bits(inst.access()));
     a_.cmp(x86::rdx, page_slot(*page, 0));
     a_.jne(miss);
     a_.mov(x86::rcx, page_slot(*page, 1));
     a_.bind(ready);
-    later([=, this] {
+    later([=, this, access = inst.access()] {
       a_.bind(miss);
-      address_of_access(x86::rax, base, offset);
-      const TlbEntry entry(a_, o_, features_, tlb_by_segment());
-      a_.cmp(x86::rdx, entry.field(array));
-      a_.jne(slow);
-      a_.mov(x86::rcx, entry.field(array + 8));
+      emit_lookup(access, offset, base, array, slow);
       refill_page_slot(*page, ready);
     });
     return at;
@@ -405,7 +395,7 @@ x86::Mem Compiler::Emission::atomic_location(const Inst& inst, bool reads_only) 
     at.setSize(bytes);
     return at;
   }
-  emit_lookup(inst.access(), 0, base, reads_only ? o_.tlb_read : o_.tlb_write, out);
+  look_up({base, 0, 0, reads_only ? o_.tlb_read : o_.tlb_write}, out, tag_bits(inst.access()));
   a_.add(x86::rcx, x86::rax);
   return x86::ptr(x86::rcx, 0, bytes);
 }
