@@ -12,6 +12,11 @@ namespace doppel {
 
 using Bytes = std::span<const std::byte>;
 
+struct FileRange {
+  std::uint64_t offset = 0;
+  std::uint64_t size_bytes = 0;
+};
+
 template <class T>
 std::optional<T> read_at(Bytes bytes, std::uint64_t offset) {
   if (offset > bytes.size() || bytes.size() - offset < sizeof(T)) return std::nullopt;

@@ -16,6 +16,19 @@ bool is_zboot(Bytes bytes) {
   return has_text_at(bytes, 0, "MZ") && has_text_at(bytes, kZbootMagicAt, "zimg");
 }
 
+// The gzip member in `file`, which is one or a zboot image.
+Result<Bytes> packed_part(Bytes file, const std::string& name) {
+  if (is_gzip(file)) return file;
+  const auto offset = read_at<std::uint32_t>(file, kZbootOffsetAt);
+  const auto size = read_at<std::uint32_t>(file, kZbootSizeAt);
+  const auto payload = offset && size ? slice(file, *offset, *size) : std::nullopt;
+  if (!payload) return fail("{}: truncated: the compressed kernel in it is not complete", name);
+  if (!has_text_at(file, kZbootTypeAt, "gzip")) {
+    return fail("{}: a compressed EFI kernel; only its gzip form is supported, expand it first", name);
+  }
+  return *payload;
+}
+
 }  // namespace
 
 bool is_gzip(Bytes bytes) { return has_text_at(bytes, 0, "\x1f\x8b\x08"); }
@@ -51,20 +64,15 @@ Result<std::vector<std::byte>> expand_gzip(Bytes bytes, const std::string& name,
   return fail("{}: its gzip data are damaged at offset {:#x}", name, bytes.size() - stream.avail_in);
 }
 
-Result<std::vector<std::byte>> unwrap_kernel(std::vector<std::byte> file, const std::string& name,
-                                             std::size_t limit_bytes) {
-  const Bytes bytes = file;
-  if (is_gzip(bytes)) return expand_gzip(bytes, name, limit_bytes);
-  if (!is_zboot(bytes)) return file;
-
-  const auto offset = read_at<std::uint32_t>(bytes, kZbootOffsetAt);
-  const auto size = read_at<std::uint32_t>(bytes, kZbootSizeAt);
-  const auto payload = offset && size ? slice(bytes, *offset, *size) : std::nullopt;
-  if (!payload) return fail("{}: truncated: the compressed kernel in it is not complete", name);
-  if (!has_text_at(bytes, kZbootTypeAt, "gzip")) {
-    return fail("{}: a compressed EFI kernel; only its gzip form is supported, expand it first", name);
-  }
-  return expand_gzip(*payload, name, limit_bytes);
+Result<BootFile> unwrap_kernel(BootFile file, std::size_t limit_bytes) {
+  if (!is_gzip(file.head()) && !is_zboot(file.head())) return file;
+  const auto bytes = file.bytes();
+  if (!bytes) return std::unexpected(bytes.error());
+  const auto payload = packed_part(*bytes, file.name());
+  if (!payload) return std::unexpected(payload.error());
+  auto expanded = expand_gzip(*payload, file.name(), limit_bytes);
+  if (!expanded) return std::unexpected(expanded.error());
+  return BootFile(file.name(), std::move(*expanded));
 }
 
 }  // namespace doppel

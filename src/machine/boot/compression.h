@@ -7,6 +7,7 @@
 
 #include "base/result.h"
 #include "machine/boot/bytes.h"
+#include "machine/boot/file.h"
 
 namespace doppel {
 
@@ -16,8 +17,7 @@ bool is_gzip(Bytes bytes);
 // Expands one gzip member. `name` is for the error's sentence; expanding to more than `limit_bytes` fails.
 Result<std::vector<std::byte>> expand_gzip(Bytes bytes, const std::string& name, std::size_t limit_bytes);
 
-// `file` without its wrapper, or `file` itself when it has none that we know.
-Result<std::vector<std::byte>> unwrap_kernel(std::vector<std::byte> file, const std::string& name,
-                                             std::size_t limit_bytes);
+// `file` without its wrapper, or `file` itself, which then is not read, when it has none that we know.
+Result<BootFile> unwrap_kernel(BootFile file, std::size_t limit_bytes);
 
 }  // namespace doppel

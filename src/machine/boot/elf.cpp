@@ -56,15 +56,14 @@ Result<ElfFile> ElfFile::parse(Bytes file, const std::string& name, ElfMachine m
     if (!segment) return fail("{}: truncated: ELF program header {} is outside the file", name, i);
     if (segment->p_type == PT_INTERP) elf.needs_interpreter_ = true;
     if (segment->p_type != PT_LOAD || segment->p_memsz == 0) continue;
-    const auto bytes = slice(file, segment->p_offset, segment->p_filesz);
-    if (!bytes) {
+    if (!slice(file, segment->p_offset, segment->p_filesz)) {
       return fail("{}: truncated: ELF segment {} ({} bytes at offset {:#x}) is outside the file", name, i,
                   segment->p_filesz, segment->p_offset);
     }
     if (segment->p_filesz > segment->p_memsz) {
       return fail("{}: ELF segment {} is larger in the file than in memory", name, i);
     }
-    elf.segments_.push_back({segment->p_vaddr, segment->p_paddr, *bytes, segment->p_memsz});
+    elf.segments_.push_back({segment->p_vaddr, segment->p_paddr, {segment->p_offset, segment->p_filesz}, segment->p_memsz});
   }
   if (elf.segments_.empty()) return fail("{}: an ELF file without anything to load", name);
   return elf;

@@ -24,8 +24,8 @@ class ElfFile {
   struct Segment {
     std::uint64_t virtual_address = 0;
     std::uint64_t physical_address = 0;
-    Bytes bytes;                     // what the file gives
-    std::uint64_t size_bytes = 0;    // in memory, at least bytes.size(); the rest is zero
+    FileRange bytes;                 // what the file gives, inside of it
+    std::uint64_t size_bytes = 0;    // in memory, at least bytes.size_bytes; the rest is zero
   };
 
   static bool has_magic(Bytes file) { return has_text_at(file, 0, "\x7f" "ELF"); }

@@ -72,18 +72,20 @@ class Layout {
 
 Result<GuestPhysicalRange> place_initrd(const std::string& path, const GuestMemory& memory, Layout& layout,
                                         const std::optional<Program>& kernel) {
-  const auto file = read_file(path, memory.size_bytes());
+  const auto file = BootFile::open(path, memory.size_bytes());
   if (!file) return std::unexpected(file.error());
   const GuestPhysical kernel_start = kernel ? kernel->extent.start : layout.ram().start;
   const GuestPhysical kernel_end = kernel ? kernel->extent.end() : layout.ram().start;
 
   const auto at = [&](GuestPhysical start) {
-    return GuestPhysicalRange{{align_up(start.value, std::uint64_t{kPageSize})}, file->size()};
+    return GuestPhysicalRange{{align_up(start.value, std::uint64_t{kPageSize})}, file->size_bytes()};
   };
   GuestPhysicalRange range = at(kernel_start + std::min(kInitrdDistance, memory.size_bytes() / 2));
   if (!layout.is_free(range)) range = at(kernel_end);
   if (auto added = layout.add(path, range); !added) return std::unexpected(added.error());
-  if (!memory.write(range.start, *file)) return fail("{}: cannot be loaded", path);
+  // The layout has only what is RAM.
+  const std::span<std::byte> place(memory.host(range.start, range.size_bytes), range.size_bytes);
+  if (auto read = file->read_into(0, place); !read) return std::unexpected(read.error());
   return range;
 }
 
@@ -93,9 +95,11 @@ Result<std::vector<std::byte>> make_tree(const BootConfig& config,
   Chosen chosen{config.append, initrd, {}};
   if (::getrandom(chosen.rng_seed.data(), chosen.rng_seed.size(), 0) < 0) return fail_errno(errno, "no random numbers");
   if (config.device_tree.empty()) return with_chosen(device_tree(), "the board's device tree", chosen);
-  auto file = read_file(config.device_tree, kTreeLimitBytes);
+  auto file = BootFile::open(config.device_tree, kTreeLimitBytes);
   if (!file) return std::unexpected(file.error());
-  return with_chosen(std::move(*file), config.device_tree, chosen);
+  const auto bytes = file->bytes();
+  if (!bytes) return std::unexpected(bytes.error());
+  return with_chosen({bytes->begin(), bytes->end()}, config.device_tree, chosen);
 }
 
 }  // namespace
@@ -108,7 +112,9 @@ Result<StartState> load_boot_files(const BootConfig& config, const GuestMemory& 
   const bool has_firmware = !builtin && config.firmware != "none";
 
   const auto load = [&](const std::string& path, const LoadRules& rules) -> Result<Program> {
-    auto program = read_program(path, rules);
+    auto file = BootFile::open(path, rules.limit_bytes);
+    if (!file) return std::unexpected(file.error());
+    auto program = parse_program(std::move(*file), rules);
     if (!program) return program;
     if (auto added = layout.add(path, program->extent); !added) return std::unexpected(added.error());
     if (auto placed = place(*program, memory); !placed) return std::unexpected(placed.error());

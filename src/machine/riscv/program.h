@@ -11,25 +11,20 @@
 
 #include "base/result.h"
 #include "machine/boot/bytes.h"
+#include "machine/boot/file.h"
 #include "memory/address.h"
 #include "memory/guest_memory.h"
 
 namespace doppel::riscv {
 
-// Moves but is never copied: segments point into `file`.
 struct Program {
-  Program() = default;
-  Program(Program&&) = default;
-  Program& operator=(Program&&) = default;
-
   struct Segment {
     GuestPhysical at;
-    Bytes bytes;                   // part of `file`
+    FileRange bytes;               // inside of `file`
     std::uint64_t size_bytes = 0;  // in memory; beyond `bytes` it is zero
   };
 
-  std::string name;
-  std::vector<std::byte> file;
+  BootFile file;
   std::vector<Segment> segments;
   GuestPhysicalRange extent;  // covers all the segments
   GuestPhysical entry;
@@ -38,7 +33,7 @@ struct Program {
 
 enum class RawBinary { kRefuse, kAccept };
 
-// Reads the program in the file at `path`, gzip or EFI-zboot wrapped or plain. An ELF executable says where it
+// Finds the program in `file`, which may be gzip or EFI-zboot wrapped or plain. An ELF executable says where it
 // goes, unless it is position-independent; then, and for a raw binary, it is `base`. A Linux Image goes to
 // its text_offset from `image_base` (Linux, Documentation/arch/riscv/boot-image-header.rst).
 struct LoadRules {
@@ -47,10 +42,9 @@ struct LoadRules {
   RawBinary raw = RawBinary::kRefuse;
   std::uint64_t limit_bytes = 0;  // larger ones cannot fit
 };
-Result<Program> read_program(const std::string& path, const LoadRules& rules);
-Result<Program> parse_program(std::vector<std::byte> file, const std::string& name, const LoadRules& rules);
+Result<Program> parse_program(BootFile file, const LoadRules& rules);
 
-// Copies the program to its place in `memory`, which is still all zeros. Fails when it does not fit.
+// Reads the program to its place in `memory`, which is still all zeros. Fails when it does not fit.
 Result<void> place(const Program& program, const GuestMemory& memory);
 
 }  // namespace doppel::riscv

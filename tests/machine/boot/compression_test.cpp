@@ -30,31 +30,38 @@ File zboot(const File& payload, std::string_view type) {
   return file;
 }
 
-TEST(UnwrapKernel, LeavesOtherFilesAlone) {
-  EXPECT_EQ(unwrap_kernel(sample(), "k", kLimit).value(), sample());
-  EXPECT_EQ(unwrap_kernel({}, "k", kLimit).value(), File{});
+Result<File> unwrap(File file) {
+  auto unwrapped = unwrap_kernel(BootFile("k", std::move(file)), kLimit);
+  if (!unwrapped) return std::unexpected(unwrapped.error());
+  const Bytes bytes = unwrapped->bytes().value();
+  return File(bytes.begin(), bytes.end());
 }
 
-TEST(UnwrapKernel, ExpandsGzip) { EXPECT_EQ(unwrap_kernel(test::gzip(sample()), "k", kLimit).value(), sample()); }
+TEST(UnwrapKernel, LeavesOtherFilesAlone) {
+  EXPECT_EQ(unwrap(sample()).value(), sample());
+  EXPECT_EQ(unwrap({}).value(), File{});
+}
+
+TEST(UnwrapKernel, ExpandsGzip) { EXPECT_EQ(unwrap(test::gzip(sample())).value(), sample()); }
 
 TEST(UnwrapKernel, ExpandsZboot) {
-  EXPECT_EQ(unwrap_kernel(zboot(test::gzip(sample()), "gzip"), "k", kLimit).value(), sample());
+  EXPECT_EQ(unwrap(zboot(test::gzip(sample()), "gzip")).value(), sample());
 }
 
 TEST(UnwrapKernel, RefusesAnotherCompressionByName) {
-  EXPECT_THAT(unwrap_kernel(zboot(sample(), "zstd22"), "k", kLimit).error().message, HasSubstr("gzip"));
+  EXPECT_THAT(unwrap(zboot(sample(), "zstd22")).error().message, HasSubstr("gzip"));
 }
 
 TEST(UnwrapKernel, NoticesZbootPayloadBeyondTheEnd) {
   File file = zboot(test::gzip(sample()), "gzip");
   test::put(file, 12, ~std::uint32_t{0});
-  EXPECT_THAT(unwrap_kernel(file, "k", kLimit).error().message, HasSubstr("truncated"));
+  EXPECT_THAT(unwrap(file).error().message, HasSubstr("truncated"));
 }
 
 TEST(UnwrapKernel, NoticesTruncationEverywhere) {
   const File packed = test::gzip(sample());
   for (std::size_t size = 3; size < packed.size(); size += 977) {
-    const auto result = unwrap_kernel(File(packed.begin(), packed.begin() + static_cast<std::ptrdiff_t>(size)), "k", kLimit);
+    const auto result = unwrap(File(packed.begin(), packed.begin() + static_cast<std::ptrdiff_t>(size)));
     ASSERT_FALSE(result) << size;
     EXPECT_THAT(result.error().message, HasSubstr("k: truncated")) << size;
   }
@@ -63,13 +70,13 @@ TEST(UnwrapKernel, NoticesTruncationEverywhere) {
 TEST(UnwrapKernel, NoticesDamage) {
   File packed = test::gzip(sample());
   packed[packed.size() - 6] ^= std::byte{1};  // in the checksum
-  EXPECT_THAT(unwrap_kernel(packed, "k", kLimit).error().message, HasSubstr("damaged"));
+  EXPECT_THAT(unwrap(packed).error().message, HasSubstr("damaged"));
 }
 
 TEST(UnwrapKernel, StopsAtTheLimit) {
   const File bomb = test::gzip(File(32 << 20));
-  EXPECT_THAT(unwrap_kernel(bomb, "k", kLimit).error().message, HasSubstr("more than the 1 MiB"));
-  EXPECT_EQ(unwrap_kernel(test::gzip(File(kLimit)), "k", kLimit).value().size(), kLimit);
+  EXPECT_THAT(unwrap(bomb).error().message, HasSubstr("more than the 1 MiB"));
+  EXPECT_EQ(unwrap(test::gzip(File(kLimit))).value().size(), kLimit);
 }
 
 }  // namespace

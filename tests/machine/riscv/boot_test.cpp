@@ -105,11 +105,14 @@ TEST(Boot, OwnTreeReplacesTheGeneratedOne) {
 
 TEST(Boot, LargeInitrdMovesUpToTheKernel) {
   const TemporaryFile kernel(make_image());
-  const TemporaryFile initrd(File(40 * kMiB));
+  File contents(40 * kMiB);
+  for (std::size_t at = 0; at < contents.size(); at += 4096) put(contents, at, std::uint64_t{at});
+  const TemporaryFile initrd(contents);
   Machine machine(64);
   machine.config.kernel = kernel.path();
   machine.config.initrd = initrd.path();
-  EXPECT_TRUE(machine.boot());
+  const auto begin = machine.tree_at(machine.boot().value().a1).cells("/chosen", "linux,initrd-start");
+  EXPECT_EQ(std::memcmp(machine.memory.host({begin[1]}, contents.size()), contents.data(), contents.size()), 0);
 }
 
 TEST(Boot, SaysWhatDoesNotFit) {

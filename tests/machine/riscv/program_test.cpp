@@ -15,8 +15,12 @@ using testing::HasSubstr;
 constexpr GuestPhysical kRam{0x8000'0000};
 constexpr LoadRules kRules{kRam + 0x20'0000, kRam, RawBinary::kRefuse, 64 << 20};
 
+Result<Program> parse(File file, const LoadRules& rules = kRules) {
+  return parse_program(BootFile("file", std::move(file)), rules);
+}
+
 std::string refusal(File file, const LoadRules& rules = kRules) {
-  const auto program = parse_program(std::move(file), "file", rules);
+  const auto program = parse(std::move(file), rules);
   if (program) return "accepted";
   EXPECT_THAT(program.error().message, testing::StartsWith("file: "));
   return program.error().message;
@@ -43,7 +47,7 @@ File segment_with(Field Elf64_Phdr::*field, Value value) {
 }
 
 TEST(Program, LinuxImageGoesToItsTextOffset) {
-  const auto program = parse_program(make_image(4096, 1 << 20), "file", kRules).value();
+  const auto program = parse(make_image(4096, 1 << 20)).value();
   EXPECT_EQ(program.entry, kRam + 0x20'0000);
   EXPECT_EQ(program.extent.start, program.entry);
   EXPECT_EQ(program.extent.size_bytes, 1u << 20);
@@ -51,7 +55,7 @@ TEST(Program, LinuxImageGoesToItsTextOffset) {
 }
 
 TEST(Program, LinuxImageMayBeCompressed) {
-  EXPECT_EQ(parse_program(gzip(make_image()), "file", kRules).value().entry, kRam + 0x20'0000);
+  EXPECT_EQ(parse(gzip(make_image())).value().entry, kRam + 0x20'0000);
 }
 
 TEST(Program, LinuxImagesThatCannotRun) {
@@ -65,7 +69,7 @@ TEST(Program, LinuxImagesThatCannotRun) {
 }
 
 TEST(Program, EfiImagesTellTheirSizeAndMachine) {
-  EXPECT_TRUE(parse_program(make_efi_image(), "file", kRules));
+  EXPECT_TRUE(parse(make_efi_image()));
   File cut = make_efi_image();
   cut.resize(cut.size() - 1);
   EXPECT_THAT(refusal(cut), HasSubstr("truncated"));
@@ -77,23 +81,23 @@ TEST(Program, EfiImagesTellTheirSizeAndMachine) {
 
 TEST(Program, ElfGoesToItsPhysicalAddresses) {
   const auto program =
-      parse_program(make_elf({.virtual_address = 0xffff'ffff'8000'0000, .physical_address = 0x8040'0000}), "file", kRules)
+      parse(make_elf({.virtual_address = 0xffff'ffff'8000'0000, .physical_address = 0x8040'0000}), kRules)
           .value();
   EXPECT_EQ(program.entry.value, 0x8040'0000u);
   ASSERT_EQ(program.segments.size(), 1u);
-  EXPECT_EQ(program.segments[0].bytes.size(), 4u);
+  EXPECT_EQ(program.segments[0].bytes.size_bytes, 4u);
   EXPECT_EQ(program.segments[0].size_bytes, 20u);
 }
 
 TEST(Program, PositionIndependentElfGoesToTheBase) {
-  const auto program = parse_program(
-      make_elf({.virtual_address = 0x1000, .physical_address = 0x1000, .type = ET_DYN, .tohost = 0x1008}), "file", kRules);
+  const auto program = parse(
+      make_elf({.virtual_address = 0x1000, .physical_address = 0x1000, .type = ET_DYN, .tohost = 0x1008}));
   EXPECT_EQ(program.value().entry, kRules.base);
   EXPECT_EQ(program.value().tohost, kRules.base + 8);
 }
 
 TEST(Program, FindsTohost) {
-  EXPECT_EQ(parse_program(make_elf({.tohost = 0x8000'1000}), "file", kRules).value().tohost, GuestPhysical{0x8000'1000});
+  EXPECT_EQ(parse(make_elf({.tohost = 0x8000'1000})).value().tohost, GuestPhysical{0x8000'1000});
 }
 
 TEST(Program, ElfFilesThatCannotRun) {
@@ -137,7 +141,7 @@ TEST(Program, OtherFilesAreNoKernels) {
 TEST(Program, RawBinariesGoToTheBaseWhereTheyAreWanted) {
   LoadRules rules = kRules;
   rules.raw = RawBinary::kAccept;
-  const auto program = parse_program(file_of("anything"), "file", rules).value();
+  const auto program = parse(file_of("anything"), rules).value();
   EXPECT_EQ(program.entry, kRules.base);
   EXPECT_EQ(program.extent.size_bytes, 8u);
 }
@@ -145,11 +149,39 @@ TEST(Program, RawBinariesGoToTheBaseWhereTheyAreWanted) {
 TEST(Program, PlaceWritesOnlyInsideRam) {
   GuestMemory memory;
   ASSERT_TRUE(memory.add_ram({kRam, 1 << 20}));
-  const auto inside = parse_program(make_elf({.code = {0x11223344}}), "file", kRules).value();
+  const auto inside = parse(make_elf({.code = {0x11223344}})).value();
   ASSERT_TRUE(place(inside, memory));
   EXPECT_EQ(memory.load<std::uint32_t>(kRam), 0x11223344u);
-  const auto outside = parse_program(make_elf({.physical_address = 0x1000}), "file", kRules).value();
+  const auto outside = parse(make_elf({.physical_address = 0x1000})).value();
   EXPECT_FALSE(place(outside, memory));
+}
+
+// Its header says where the EFI header is: here beyond what is read of a file at first.
+TEST(Program, EfiHeadersMayLieAnywhere) {
+  const File near = make_efi_image();
+  File far = near;
+  far.resize(1 << 20);
+  put(far, 60, std::uint32_t{512 << 10});
+  std::ranges::copy(std::span(near).subspan(64, 64), far.begin() + (512 << 10));
+  const TemporaryFile whole(far);
+  EXPECT_TRUE(parse_program(BootFile::open(whole.path(), 64 << 20).value(), kRules));
+  put(far, (512 << 10) + 24 + 16, std::uint32_t{1 << 20});
+  const TemporaryFile cut(far);
+  EXPECT_THAT(parse_program(BootFile::open(cut.path(), 64 << 20).value(), kRules).error().message, HasSubstr("truncated: section 0"));
+}
+
+TEST(Program, ImagesAreReadToTheirPlace) {
+  GuestMemory memory;
+  ASSERT_TRUE(memory.add_ram({kRam, 8 << 20}));
+  File image = make_image(1 << 20, 2 << 20);
+  put(image, (1 << 20) - 4, std::uint32_t{0x11223344});
+  const TemporaryFile file(image);
+  const auto program = parse_program(BootFile::open(file.path(), 8 << 20).value(), kRules).value();
+  EXPECT_LT(program.file.head().size(), image.size());
+  ASSERT_TRUE(place(program, memory));
+  EXPECT_EQ(memory.load<std::uint32_t>(program.entry + ((1 << 20) - 4)), 0x11223344u);
+  ASSERT_EQ(::truncate(file.path().c_str(), 512 << 10), 0);
+  EXPECT_THAT(place(program, memory).error().message, HasSubstr("became shorter"));
 }
 
 // Whatever a file says, parsing it ends with a program inside the file or a sentence.
@@ -163,13 +195,11 @@ TEST(Program, RandomlyDamagedFiles) {
       file[random() % reach] = random() % 2 == 0 ? std::byte{0xff} : static_cast<std::byte>(random());
     }
     if (random() % 8 == 0) file.resize(random() % file.size());
-    const auto program = parse_program(std::move(file), "file", kRules);
+    const auto program = parse(std::move(file));
     if (!program) continue;
     for (const auto& segment : program->segments) {
-      if (segment.bytes.empty()) continue;
-      ASSERT_GE(segment.bytes.data(), program->file.data());
-      ASSERT_LE(segment.bytes.data() + segment.bytes.size(), program->file.data() + program->file.size());
-      ASSERT_LE(segment.bytes.size(), segment.size_bytes);
+      ASSERT_TRUE(program->file.has(segment.bytes));
+      ASSERT_LE(segment.bytes.size_bytes, segment.size_bytes);
     }
   }
 }
