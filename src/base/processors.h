@@ -11,4 +11,7 @@ inline bool has_several_processors() {
   return ::sched_getaffinity(0, sizeof allowed, &allowed) != 0 || CPU_COUNT(&allowed) > 1;
 }
 
+// Tells the processor that its thread waits for another one by looking.
+inline void relax_processor() { __builtin_ia32_pause(); }
+
 }  // namespace doppel

@@ -187,12 +187,14 @@ class Hart {
                      bool interrupt);
   std::optional<Interrupt> deliverable_interrupt(std::uint64_t enabled) const;
   bool supervisor_timer_passed() const;
+  bool wait_is_over() const;  // of WFI
 
   const unsigned id_;
   const IsaConfig isa_;
   HartEnv env_;
   HartState state_;
-  bool timer_passed_ = false;  // whether stimecmp had passed when last looked at
+  bool timer_passed_ = false;      // whether stimecmp had passed when last looked at
+  bool waits_are_short_ = false;   // the last WFI was
   std::unique_ptr<Mmu> mmu_;
   Statistics statistics_;
 
