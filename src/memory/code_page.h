@@ -9,6 +9,7 @@
 #include <cstdint>
 
 #include "memory/address.h"
+#include "memory/shared_words.h"
 
 namespace doppel {
 
@@ -33,9 +34,7 @@ class CodePage {
   bool same(const std::byte* host, Lines lines = kAllLines) const {
     for (; lines != 0; lines &= lines - 1) {
       const std::size_t first = static_cast<std::size_t>(std::countr_zero(lines)) * kLineWords;
-      std::uint64_t difference = 0;
-      for (std::size_t i = first; i < first + kLineWords; ++i) difference |= words_[i] ^ load(host, i);
-      if (difference != 0) return false;
+      if (!same_line(&words_[first], reinterpret_cast<const std::uint64_t*>(host) + first)) return false;
     }
     return true;
   }
@@ -57,7 +56,7 @@ class CodePage {
     return __atomic_load_n(reinterpret_cast<const std::uint64_t*>(host) + index, __ATOMIC_RELAXED);
   }
 
-  std::array<std::uint64_t, kWords + 1> words_;
+  alignas(kLineBytes) std::array<std::uint64_t, kWords + 1> words_;
 };
 
 }  // namespace doppel

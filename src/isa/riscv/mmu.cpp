@@ -7,6 +7,7 @@
 #include "base/bits.h"
 #include "isa/riscv/csr.h"
 #include "isa/riscv/hart.h"
+#include "memory/shared_words.h"
 
 namespace doppel::riscv {
 namespace {
@@ -19,6 +20,7 @@ constexpr std::uint64_t kV = 1, kR = 2, kW = 4, kX = 8, kU = 16, kG = 32, kA = 6
 constexpr std::uint64_t kPbmt = std::uint64_t{3} << 61, kN = std::uint64_t{1} << 63;
 constexpr std::uint64_t kReserved = std::uint64_t{0x7f} << 54;
 }  // namespace pte
+constexpr std::size_t kLineEntries = 8;  // that are compared together
 
 // Of programs' pages, how many are looked at together.
 constexpr std::uint64_t kShadowBlock = 16 * kPageSize;
@@ -296,13 +298,17 @@ bool Mmu::refresh(KeptTable& kept) {
   if (is_root) kept.at = {bits(hart_.state().satp, 43, 0) << kPageShift};
   const std::byte* table = ram(kept.at, kPageSize);
   if (table == nullptr) return false;
-  for (std::size_t i = is_root ? kept.entries.size() / 2 : 0; i < kept.entries.size(); ++i) {
-    // Others may be changing it.
-    const auto now = __atomic_load_n(reinterpret_cast<const std::uint64_t*>(table) + i, __ATOMIC_RELAXED);
-    const std::uint64_t before = std::exchange(kept.entries[i], now);
-    if (before == now || (before & pte::kV) == 0) continue;
-    if (kept.level != 0) return false;
-    window_->suspect(kept.gva + i * kPageSize);
+  const auto* entries = reinterpret_cast<const std::uint64_t*>(table);
+  for (std::size_t line = is_root ? kept.entries.size() / 2 : 0; line < kept.entries.size(); line += kLineEntries) {
+    if (same_line(&kept.entries[line], &entries[line])) continue;
+    for (std::size_t i = line; i < line + kLineEntries; ++i) {
+      // Others may be changing it.
+      const std::uint64_t now = __atomic_load_n(&entries[i], __ATOMIC_RELAXED);
+      const std::uint64_t before = std::exchange(kept.entries[i], now);
+      if (before == now || (before & pte::kV) == 0) continue;
+      if (kept.level != 0) return false;
+      window_->suspect(kept.gva + i * kPageSize);
+    }
   }
   return true;
 }

@@ -172,7 +172,7 @@ class Mmu {
     GuestPhysical at;
     std::uint64_t gva;  // what its first entry is for
     unsigned level;     // 0: of pages of 4 KiB
-    std::array<std::uint64_t, kPageSize / 8> entries;
+    alignas(64) std::array<std::uint64_t, kPageSize / 8> entries;
   };
   KeptTable* kept_table(std::uint64_t gva, unsigned level);
   // Keeps the tables for that address, if they are not yet kept.
