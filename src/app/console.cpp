@@ -6,12 +6,14 @@
 
 #include <mutex>
 
+#include "app/absent_terminal.h"
+
 namespace doppel {
 namespace {
 
 class FileConsole final : public ConsoleBackend {
  public:
-  FileConsole(UniqueFd file, std::unique_ptr<FdConsole> stream) : file_(std::move(file)), stream_(std::move(stream)) {}
+  FileConsole(UniqueFd file, std::unique_ptr<ConsoleBackend> stream) : file_(std::move(file)), stream_(std::move(stream)) {}
 
   std::size_t write(std::span<const std::byte> output) override { return stream_->write(output); }
   std::size_t read(std::span<std::byte> input) override { return stream_->read(input); }
@@ -19,7 +21,7 @@ class FileConsole final : public ConsoleBackend {
 
  private:
   UniqueFd file_;
-  std::unique_ptr<FdConsole> stream_;
+  std::unique_ptr<ConsoleBackend> stream_;
 };
 
 // Listens at a socket in the file system and serves one client at a time; the others wait. Without a client
@@ -93,10 +95,17 @@ class SocketConsole final : public ConsoleBackend {
   std::unique_ptr<FdConsole> stream_;  // guarded by mutex_
 };
 
+// On descriptors of which the input is no terminal, or -1.
+Result<std::unique_ptr<ConsoleBackend>> open_answering(EventLoop& loop, int input_fd, int output_fd) {
+  auto stream = FdConsole::open(loop, input_fd, output_fd);
+  if (!stream) return std::unexpected(stream.error());
+  return std::make_unique<AnsweringConsole>(loop, std::move(*stream));
+}
+
 Result<std::unique_ptr<ConsoleBackend>> open_file(const std::string& path, EventLoop& loop) {
   UniqueFd file(::open(path.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666));
   if (!file) return fail_errno(errno, "--console file={}", path);
-  auto stream = FdConsole::open(loop, -1, file.get());
+  auto stream = open_answering(loop, -1, file.get());
   if (!stream) return std::unexpected(stream.error());
   return std::make_unique<FileConsole>(std::move(file), std::move(*stream));
 }
@@ -138,12 +147,12 @@ Result<ConsoleChoice> parse_console(std::string_view text) {
 Result<std::unique_ptr<ConsoleBackend>> open_console(const ConsoleChoice& choice, EventLoop& loop,
                                                      FdConsole::InputFilter terminal_filter) {
   switch (choice.kind) {
-    case ConsoleChoice::Kind::kNone: return FdConsole::open(loop, -1, -1);
+    case ConsoleChoice::Kind::kNone: return open_answering(loop, -1, -1);
     case ConsoleChoice::Kind::kFile: return open_file(choice.path, loop);
     case ConsoleChoice::Kind::kUnix: return open_socket(choice.path, loop);
     case ConsoleChoice::Kind::kStdio: break;
   }
-  if (::isatty(STDIN_FILENO) != 1) return FdConsole::open(loop, STDIN_FILENO, STDOUT_FILENO);
+  if (::isatty(STDIN_FILENO) != 1) return open_answering(loop, STDIN_FILENO, STDOUT_FILENO);
   // A process in the background that reads from its terminal is stopped.
   const bool background = ::tcgetpgrp(STDIN_FILENO) != ::getpgrp();
   return FdConsole::open(loop, background ? -1 : STDIN_FILENO, STDOUT_FILENO, std::move(terminal_filter));

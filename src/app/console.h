@@ -21,7 +21,8 @@ struct ConsoleChoice {
 // "stdio", "none", "file=PATH" (output only) or "unix=PATH" (a socket to listen at, one client at a time).
 Result<ConsoleChoice> parse_console(std::string_view text);
 
-// Makes what `choice` says. `terminal_filter` sees what is typed, if it is a terminal that is typed at.
+// Makes what `choice` says. Where no terminal can answer a guest's questions about it, Doppel does (absent_terminal.h).
+// `terminal_filter` sees what is typed, if it is a terminal that is typed at.
 // `loop` outlives the result, which is made and destroyed on its thread or while it does not run.
 Result<std::unique_ptr<ConsoleBackend>> open_console(const ConsoleChoice& choice, EventLoop& loop,
                                                      FdConsole::InputFilter terminal_filter);
