@@ -410,12 +410,14 @@ class Compiler::Emission {
   void call_slow(const Inst& inst, const StubOffsets& stub, const Saved& saved);
 
   // --- Several accesses off one base value at near offsets share one TLB check: the first asks whether all their bytes
-  // lie in one page that has an entry, and keeps its addend, or kNoAddend, in a slot.
+  // lie in one page that has an entry, and keeps its addend, or kNoAddend, in a slot; or in rcx, if nothing between them uses
+  // that.
 
   struct Group {
     std::int64_t least, end;  // of the bytes, relative to the base
     std::size_t first, last;  // instructions
-    unsigned slot = 0;
+    unsigned slot = 0;        // unless it is
+    bool unbroken = true;     // with the addend in rcx
   };
   static constexpr std::uint16_t kNoGroup = 0xffff;
   static constexpr std::int64_t kGroupBytes = 512;
@@ -424,6 +426,11 @@ class Compiler::Emission {
   void find_groups();
   // The group of the current instruction, if others share it.
   Group* group_now();
+  bool in_unbroken_group() {
+    const Group* group = group_now();
+    return group != nullptr && group->unbroken;
+  }
+  bool leaves_rcx(const Inst& inst) const;
   // Before anything else is put in a slot for the current instruction.
   void begin_group();
   void end_group();
@@ -447,6 +454,19 @@ class Compiler::Emission {
   // both cases.
   void look_up(const Span& span, const Label& miss, int tag_bits = -static_cast<int>(kPageSize));
   void restore_base(const Span& span);
+  // A page slot, if there is one to be asked first; what it does on the way is out of the way.
+  struct SlotWay {
+    std::optional<unsigned> number;
+    Label miss, found;
+  };
+  // The addend of the span in rcx, or to `alone`; the second part belongs out of the way.
+  void find_addend(const Span& span, const SlotWay& way, const Label& alone);
+  void find_addend_anew(const Span& span, const SlotWay& way, const Label& alone);
+  // Makes a load or store by `here`, at its location; out of the way and in a group by `alone`. Jumps to `slow` with the guest
+  // address in rax when it has none. At `done` it is made, and in an unbroken group rcx says what the group's check did.
+  template <class Here, class Alone>
+  void access_by_tlb(const Inst& inst, const x86::Gp& base, std::uint32_t array, const Label& slow, const Label& done,
+                     const Here& here, const Alone& access_alone);
   // Finds the location of a load or store; jumps to `slow` with the guest address in rax when it has none. Leaves rdx free.
   x86::Mem locate(const Inst& inst, const x86::Gp& base, std::uint32_t array, const Label& slow);
 

@@ -151,6 +151,9 @@ void Compiler::Emission::find_groups() {
       if (most - least <= kGroupBytes) {
         group.least = least;
         group.end = most;
+        for (std::size_t between = group.last + 1; between < i; ++between) {
+          group.unbroken = group.unbroken && leaves_rcx(block_->insts[between]);
+        }
         group.last = i;
         group_of_[i] = known->group;
         continue;
@@ -170,12 +173,19 @@ Compiler::Emission::Group* Compiler::Emission::group_now() {
   return &groups_[number];
 }
 
+bool Compiler::Emission::leaves_rcx(const Inst& inst) const {
+  if (inst.op == Op::kAdd) return is_imm32(inst.operands[1]);
+  return inst.op == Op::kConst || inst.op == Op::kGet || inst.op == Op::kSet;
+}
+
 void Compiler::Emission::begin_group() {
-  if (Group* group = group_now(); group != nullptr && group->first == now_) group->slot = take_slot();
+  Group* group = group_now();
+  if (group != nullptr && !group->unbroken && group->first == now_) group->slot = take_slot();
 }
 
 void Compiler::Emission::end_group() {
-  if (Group* group = group_now(); group != nullptr && group->last == now_) slot_used_[group->slot] = false;
+  Group* group = group_now();
+  if (group != nullptr && !group->unbroken && group->last == now_) slot_used_[group->slot] = false;
 }
 
 std::optional<unsigned> Compiler::Emission::page_slot_now() {
@@ -282,31 +292,12 @@ x86::Mem Compiler::Emission::locate(const Inst& inst, const x86::Gp& base, std::
     return at;
   }
   const Span span{base, group->least - moved, static_cast<int>(group->end - group->least - 1), array};
-  const Label miss = a_.newLabel();
-  const Label found = a_.newLabel();
-  if (page) {
-    address_of_access(x86::rdx, base, span.least);
-    a_.sub(x86::rdx, page_slot(*page, 0));
-    a_.cmp(x86::rdx, static_cast<int>(kPageSize) - 1 - span.beyond);
-    a_.ja(miss);
-    a_.mov(x86::rcx, page_slot(*page, 1));
-    // An empty slot may seem to match, but has no addend.
-    a_.test(x86::cl, kNoAddend);
-    a_.jnz(miss);
-    a_.bind(found);
-  } else {
-    look_up(span, alone);
-    restore_base(span);
-  }
+  const SlotWay way{page, a_.newLabel(), a_.newLabel()};
+  find_addend(span, way, alone);
   a_.mov(slot(kept), x86::rcx);
   a_.bind(ready);
   later([=, this, access = inst.access()] {
-    if (page) {
-      a_.bind(miss);
-      look_up(span, alone);
-      restore_base(span);
-      refill_page_slot(*page, found);
-    }
+    find_addend_anew(span, way, alone);
     a_.bind(alone);
     restore_base(span);
     a_.mov(slot(kept), kNoAddend);
@@ -314,6 +305,61 @@ x86::Mem Compiler::Emission::locate(const Inst& inst, const x86::Gp& base, std::
     a_.jmp(ready);
   });
   return at;
+}
+
+void Compiler::Emission::find_addend(const Span& span, const SlotWay& way, const Label& alone) {
+  if (!way.number) {
+    look_up(span, alone);
+    return restore_base(span);
+  }
+  address_of_access(x86::rdx, span.base, span.least);
+  a_.sub(x86::rdx, page_slot(*way.number, 0));
+  a_.cmp(x86::rdx, static_cast<int>(kPageSize) - 1 - span.beyond);
+  a_.ja(way.miss);
+  a_.mov(x86::rcx, page_slot(*way.number, 1));
+  // An empty slot may seem to match, but has no addend.
+  a_.test(x86::cl, kNoAddend);
+  a_.jnz(way.miss);
+  a_.bind(way.found);
+}
+
+void Compiler::Emission::find_addend_anew(const Span& span, const SlotWay& way, const Label& alone) {
+  if (!way.number) return;
+  a_.bind(way.miss);
+  look_up(span, alone);
+  restore_base(span);
+  refill_page_slot(*way.number, way.found);
+}
+
+template <class Here, class Alone>
+void Compiler::Emission::access_by_tlb(const Inst& inst, const x86::Gp& base, std::uint32_t array, const Label& slow,
+                                       const Label& done, const Here& here, const Alone& access_alone) {
+  Group* group = group_now();
+  if (group == nullptr || !group->unbroken) return here(locate(inst, base, array, slow));
+  const bool in_rax = base == x86::rax;
+  const std::int64_t moved = in_rax ? inst.imm : 0;
+  if (moved != 0) a_.add(x86::rax, static_cast<int>(moved));
+  const std::int64_t offset = inst.imm - moved;
+  const Span span{base, group->least - moved, static_cast<int>(group->end - group->least - 1), array};
+  const bool is_first = group->first == now_;
+  const SlotWay way{is_first ? page_slot_now() : std::nullopt, a_.newLabel(), a_.newLabel()};
+  const Label alone = a_.newLabel();
+  if (is_first) {
+    find_addend(span, way, alone);
+  } else {
+    a_.test(x86::cl, kNoAddend);
+    a_.jnz(alone);
+  }
+  here(x86::ptr(base, x86::rcx, 0, static_cast<int>(offset)));
+  later([=, this, access = inst.access()] {
+    if (is_first) find_addend_anew(span, way, alone);
+    a_.bind(alone);
+    if (is_first) restore_base(span);
+    emit_lookup(access, offset, base, array, slow);
+    access_alone(x86::ptr(x86::rax, x86::rcx));
+    a_.mov(x86::ecx, kNoAddend);
+    a_.jmp(done);
+  });
 }
 
 void Compiler::Emission::emit_call(const Inst& inst) {
@@ -530,6 +576,7 @@ void Compiler::Emission::emit_load(const Inst& inst) {
   }
   const Label slow = a_.newLabel();
   const Label done = a_.newLabel();
+  const bool unbroken = in_unbroken_group();
   begin_group();
   // What making room for the destination emits must come before the way to the slow path branches off.
   const x86::Gp base = use(inst.operands[0], x86::rax);
@@ -537,26 +584,30 @@ void Compiler::Emission::emit_load(const Inst& inst) {
   if (floating) {
     const x86::Xmm d = destination_xmm();
     const auto saved = live_xmms();
-    load_from(locate(inst, base, o_.tlb_read, slow), d, inst.access());
+    const auto load = [d, this, access = inst.access()](const x86::Mem& at) { load_from(at, d, access); };
+    access_by_tlb(inst, base, o_.tlb_read, slow, done, load, load);
     end_group();
     a_.bind(done);
     later([=, this] {
       a_.bind(slow);
       call_slow(inst, o_.read, saved);
       a_.movq(d, x86::rax);
+      if (unbroken) a_.mov(x86::ecx, kNoAddend);
       a_.jmp(done);
     });
     return;
   }
   const x86::Gp d = destination();
   const auto saved = live_xmms();
-  load_from(locate(inst, base, o_.tlb_read, slow), d, inst.access());
+  const auto load = [d, this, access = inst.access()](const x86::Mem& at) { load_from(at, d, access); };
+  access_by_tlb(inst, base, o_.tlb_read, slow, done, load, load);
   end_group();
   a_.bind(done);
   later([=, this] {
     a_.bind(slow);
     call_slow(inst, o_.read, saved);
     if (d != x86::rax) a_.mov(d, x86::rax);
+    if (unbroken) a_.mov(x86::ecx, kNoAddend);
     a_.jmp(done);
   });
 }
@@ -582,24 +633,28 @@ void Compiler::Emission::emit_store(const Inst& inst) {
   }
   const Label slow = a_.newLabel();
   const Label done = a_.newLabel();
+  const bool unbroken = in_unbroken_group();
   begin_group();
-  const x86::Mem at = locate(inst, use(inst.operands[0], x86::rax), o_.tlb_write, slow);
-  end_group();
   const Value value = inst.operands[1];
   const bool floating = block_->insts[value].type != Type::kI64;
   const auto saved = live_xmms();
   const Where where = where_[value];
-  if (floating) {
-    store_to(at, use_xmm(value, x86::xmm0), inst.access());
-  } else {
-    store_to(at, use(value, x86::rdx), inst.access());
-  }
+  const auto store = [&](const x86::Mem& at) {
+    floating ? store_to(at, use_xmm(value, x86::xmm0), inst.access()) : store_to(at, use(value, x86::rdx), inst.access());
+  };
+  // The value is still where it was: nothing has been emitted since.
+  const auto store_alone = [where, value, this, access = inst.access()](const x86::Mem& at) {
+    move_from(where, value, x86::rdx);
+    store_to(at, x86::rdx, access);
+  };
+  access_by_tlb(inst, use(inst.operands[0], x86::rax), o_.tlb_write, slow, done, store, store_alone);
+  end_group();
   a_.bind(done);
   later([=, this] {
     a_.bind(slow);
-    // The value is still where it was: nothing has been emitted since.
     move_from(where, value, x86::rcx);
     call_slow(inst, o_.write, saved);
+    if (unbroken) a_.mov(x86::ecx, kNoAddend);
     a_.jmp(done);
   });
 }
