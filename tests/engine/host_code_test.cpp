@@ -130,5 +130,25 @@ TEST(HostCode, OperandsOfCompareSwapMakeRoom) {
   EXPECT_FALSE(compiler.compile({*block, 0}).bytes.empty());
 }
 
+// Nor does one come to a second get of what it knows: the first one's value is not to be taken from there after a change.
+TEST(HostCode, ChangeInPlaceLeavesTheValueThatWasThere) {
+  const auto block = ir::parse(R"(guest_bytes 4
+@0 raw 0x00000000 +0
+  %0 = get.i64 [144]
+  %1 = get.i64 [144]
+  %2 = const 4
+  %3 = or %1, %2
+  set [144], %3
+  set [152], %0
+  exit +4
+)");
+  ASSERT_TRUE(block) << block.error().message;
+  const x64::Compiler compiler(TranslatorEngine::state_offsets(), {});
+  const std::string host = block_text::print_host(compiler.compile({*block, 0}).bytes);
+  const std::size_t change = host.find("or qword ptr [rbp+s2], 0x04");
+  ASSERT_NE(change, std::string::npos) << host;
+  EXPECT_EQ(host.find("+s2]", change + 20), std::string::npos) << host;
+}
+
 }  // namespace
 }  // namespace doppel::engine_test

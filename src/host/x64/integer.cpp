@@ -144,6 +144,7 @@ bool Compiler::Emission::emit_or_in_place(const Inst& inst) {
   if (combination.op != Op::kOr || combination.operands[0] != now_ || !is_imm32(combination.operands[1])) return false;
   if (set.op != Op::kSet || set.imm != inst.imm || set.operands[0] != combine) return false;
   if (o_.memory == MemoryModel::kShadow && set.imm == o_.stack_pointer) return false;
+  if (const auto number = guest_register_at(inst.imm)) leave_state(*number, ir::kNone);
   a_.or_(state(inst.imm), static_cast<int>(constant(combination.operands[1])));
   skipped_ = write + 1;
   return true;
