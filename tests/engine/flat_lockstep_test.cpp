@@ -92,7 +92,7 @@ std::vector<Scenario::Chunk> longer(std::vector<Scenario::Chunk> chunks) {
 
 TEST_P(FlatLockstep, RandomPrograms) {
   translated_ = regions_ = 0;
-  for (u64 seed = 1; seed <= 40; ++seed) {
+  for (u64 seed = 1; seed <= 60; ++seed) {
     Scenario scenario = ScenarioMaker(seed).make(true, false);
     if (seed % 3 == 0) scenario.chunks = longer(scenario.chunks);
     const auto options = seed % 2 == 0 ? Machine::kEager : TranslatorEngine::Options{};

@@ -6,6 +6,8 @@
 // there in the upper half of the address space as well, where supervisors have theirs.
 #pragma once
 
+#include <algorithm>
+#include <array>
 #include <random>
 #include <span>
 #include <string>
@@ -51,6 +53,7 @@ class ScenarioMaker {
     user_ = user;
     paged_ = paged;
     upper_ = paged && !user && chance(0.6);
+    guarded_ = chance(0.5);
     Scenario scenario{make_contents(), {}};
     u64 time = 0;
     for (unsigned i = 0; i < 12; ++i) {
@@ -207,6 +210,34 @@ class ScenarioMaker {
                                .rm = static_cast<std::uint8_t>(chance(0.8) ? 7 : below(5))}),
            4);
     }
+  }
+  // Needs more registers of the host than there are: what a pinned register was, and several others' values, are used
+  // again after a sum took its place, with a scaled index among them.
+  void emit_pressure() {
+    std::array<std::uint8_t, 15> unpinned{kT0, kT1, kT2, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30};
+    std::ranges::shuffle(unpinned, random_);
+    const auto living = std::span(unpinned).first(3 + below(3));
+    const auto free = std::span(unpinned).subspan(living.size());
+    const auto combine = [this](std::uint8_t rd, std::uint8_t rs1, std::uint8_t rs2) {
+      emit(one_of<std::string_view>({"add", "sub", "xor", "or", "and"}), {.rd = rd, .rs1 = rs1, .rs2 = rs2});
+    };
+    const auto sum = one_of<std::uint8_t>({10, 11, 13, 14, 15});  // no pointer
+    const std::uint8_t before = free[0], product = free[1], index = living[below(living.size())];
+
+    for (std::size_t i = 1; i < living.size(); ++i) {
+      combine(static_cast<std::uint8_t>(10 + below(6)), living[i - 1], living[i]);
+    }
+    emit("addi", {.rd = before, .rs1 = sum});
+    if (chance(0.5)) {
+      emit(one_of<std::string_view>({"sh1add", "sh2add", "sh3add"}), {.rd = sum, .rs1 = index, .rs2 = sum});
+    } else {
+      emit("slli", {.imm = static_cast<std::int32_t>(1 + below(4)), .rd = product, .rs1 = index});
+      const bool first = chance(0.5);
+      emit("add", {.rd = sum, .rs1 = first ? product : sum, .rs2 = first ? sum : product});
+      if (chance(0.7)) emit("addi", {.rd = product});
+    }
+    std::ranges::shuffle(living, random_);
+    for (std::size_t i = 0; i < living.size(); ++i) combine(free[2 + i], living[i], before);
   }
   void emit_accesses() {
     const std::uint8_t base = pointer();
@@ -412,7 +443,8 @@ class ScenarioMaker {
       case 16: return emit_pointer(pointer());
       case 17: return user_ ? emit_raw() : chance(0.5) ? emit_drop() : emit_fence();
       case 18: return user_ ? emit_raw() : chance(0.6) ? emit_csr() : chance(0.5) ? emit_remap() : emit_satp();
-      default: return emit_csr();
+      // So many sums give the address of a handler sooner or later.
+      default: return guarded_ && chance(0.5) ? emit_pressure() : emit_csr();
     }
   }
 
@@ -535,8 +567,7 @@ class ScenarioMaker {
     contents.poke(kSaveArea + 0x800 + 24, start);
 
     HartState& s = contents.state = open_state(start);
-    if (chance(0.5)) {
-      // The handlers are out of the program's reach, in M-mode as well; the rest is open to all.
+    if (guarded_) {  // in M-mode as well; the rest is open to all
       s.pmpcfg[0] = 0x9d;
       s.pmpaddr[0] = kRam >> 2 | 0x3ff;
       s.pmpcfg[1] = 0x1f;
@@ -566,6 +597,7 @@ class ScenarioMaker {
   bool user_ = false;   // in U-mode, and stays there
   bool paged_ = false;  // Sv39
   bool upper_ = false;  // with kRam in the upper half, too
+  bool guarded_ = false;  // the handlers are out of the program's reach
   std::vector<std::uint16_t> code_;
   std::vector<std::size_t> units_;
   std::vector<Fixup> fixups_;
