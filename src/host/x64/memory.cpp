@@ -248,63 +248,32 @@ void Compiler::Emission::restore_base(const Span& span) {
 }
 
 x86::Mem Compiler::Emission::locate(const Inst& inst, const x86::Gp& base, std::uint32_t array, const Label& slow) {
-  Group* group = group_now();
   const std::optional<unsigned> page = page_slot_now();
-  std::int64_t offset = inst.imm;
-  if (group == nullptr && !page) {
-    emit_lookup(inst.access(), offset, base, array, slow);
+  if (!page) {
+    emit_lookup(inst.access(), inst.imm, base, array, slow);
     return x86::ptr(x86::rax, x86::rcx);
   }
-  // What is left of the base, once the ways here use rax themselves.
-  const bool in_rax = base == x86::rax;
-  const std::int64_t moved = in_rax ? offset : 0;
-  if (moved != 0) a_.add(x86::rax, static_cast<int>(moved));
-  offset -= moved;
-  const x86::Mem at = x86::ptr(base, x86::rcx, 0, static_cast<int>(offset));
+  const std::int64_t offset = inst.imm - move_base(base, inst.imm);
+  const Label miss = a_.newLabel();
   const Label ready = a_.newLabel();
-  if (group == nullptr) {
-    const Label miss = a_.newLabel();
-    address_of_access(x86::rdx, base, offset);
-    a_.and_(x86::rdx, tag_bits(inst.access()));
-    a_.cmp(x86::rdx, page_slot(*page, 0));
-    a_.jne(miss);
-    a_.mov(x86::rcx, page_slot(*page, 1));
-    a_.bind(ready);
-    later([=, this, access = inst.access()] {
-      a_.bind(miss);
-      emit_lookup(access, offset, base, array, slow);
-      refill_page_slot(*page, ready);
-    });
-    return at;
-  }
-  const Label alone = a_.newLabel();
-  const unsigned kept = group->slot;
-  if (group->first != now_) {
-    a_.mov(x86::rcx, slot(kept));
-    a_.test(x86::cl, kNoAddend);
-    a_.jnz(alone);
-    a_.bind(ready);
-    later([=, this, access = inst.access()] {
-      a_.bind(alone);
-      emit_lookup(access, offset, base, array, slow);
-      a_.jmp(ready);
-    });
-    return at;
-  }
-  const Span span{base, group->least - moved, static_cast<int>(group->end - group->least - 1), array};
-  const SlotWay way{page, a_.newLabel(), a_.newLabel()};
-  find_addend(span, way, alone);
-  a_.mov(slot(kept), x86::rcx);
+  address_of_access(x86::rdx, base, offset);
+  a_.and_(x86::rdx, tag_bits(inst.access()));
+  a_.cmp(x86::rdx, page_slot(*page, 0));
+  a_.jne(miss);
+  a_.mov(x86::rcx, page_slot(*page, 1));
   a_.bind(ready);
   later([=, this, access = inst.access()] {
-    find_addend_anew(span, way, alone);
-    a_.bind(alone);
-    restore_base(span);
-    a_.mov(slot(kept), kNoAddend);
+    a_.bind(miss);
     emit_lookup(access, offset, base, array, slow);
-    a_.jmp(ready);
+    refill_page_slot(*page, ready);
   });
-  return at;
+  return x86::ptr(base, x86::rcx, 0, static_cast<int>(offset));
+}
+
+std::int64_t Compiler::Emission::move_base(const x86::Gp& base, std::int64_t offset) {
+  if (base != x86::rax) return 0;
+  if (offset != 0) a_.add(x86::rax, static_cast<int>(offset));
+  return offset;
 }
 
 void Compiler::Emission::find_addend(const Span& span, const SlotWay& way, const Label& alone) {
@@ -334,28 +303,36 @@ void Compiler::Emission::find_addend_anew(const Span& span, const SlotWay& way, 
 template <class Here, class Alone>
 void Compiler::Emission::access_by_tlb(const Inst& inst, const x86::Gp& base, std::uint32_t array, const Label& slow,
                                        const Label& done, const Here& here, const Alone& access_alone) {
-  Group* group = group_now();
-  if (group == nullptr || !group->unbroken) return here(locate(inst, base, array, slow));
-  const bool in_rax = base == x86::rax;
-  const std::int64_t moved = in_rax ? inst.imm : 0;
-  if (moved != 0) a_.add(x86::rax, static_cast<int>(moved));
+  const Group* group = group_now();
+  if (group == nullptr) return here(locate(inst, base, array, slow));
+  const std::int64_t moved = move_base(base, inst.imm);
   const std::int64_t offset = inst.imm - moved;
   const Span span{base, group->least - moved, static_cast<int>(group->end - group->least - 1), array};
   const bool is_first = group->first == now_;
+  const bool in_rcx = group->unbroken;
+  const x86::Mem kept = slot(group->slot);
   const SlotWay way{is_first ? page_slot_now() : std::nullopt, a_.newLabel(), a_.newLabel()};
   const Label alone = a_.newLabel();
+  const Label ready = a_.newLabel();
   if (is_first) {
     find_addend(span, way, alone);
+    if (!in_rcx) a_.mov(kept, x86::rcx);
   } else {
+    if (!in_rcx) a_.mov(x86::rcx, kept);
     a_.test(x86::cl, kNoAddend);
     a_.jnz(alone);
   }
+  a_.bind(ready);
   here(x86::ptr(base, x86::rcx, 0, static_cast<int>(offset)));
-  later([=, this, access = inst.access()] {
+  later([=, this, number = group->slot, access = inst.access()] {
     if (is_first) find_addend_anew(span, way, alone);
     a_.bind(alone);
-    if (is_first) restore_base(span);
-    emit_lookup(access, offset, base, array, slow);
+    if (is_first) {
+      restore_base(span);
+      if (!in_rcx) a_.mov(slot(number), kNoAddend);
+    }
+    emit_lookup(access, offset, span.base, span.array, slow);
+    if (!in_rcx) return void(a_.jmp(ready));
     access_alone(x86::ptr(x86::rax, x86::rcx));
     a_.mov(x86::ecx, kNoAddend);
     a_.jmp(done);
