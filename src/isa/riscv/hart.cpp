@@ -393,7 +393,7 @@ bool Hart::wait_is_over() const {
 
 void Hart::wait_for_interrupt() {
   // A thread that sleeps takes some 30 microseconds to wake. Where waits are short, as when harts work together, the hart
-  // looks for so long by itself; one that idles sleeps.
+  // looks for a little longer than that by itself; one that idles sleeps.
   using Clock = std::chrono::steady_clock;
   constexpr std::chrono::microseconds kPollTime{50}, kShortWait{500};
   static const bool kCanPoll = has_several_processors();
