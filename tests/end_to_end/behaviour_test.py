@@ -4,7 +4,6 @@ import re
 import signal
 import subprocess
 import termios
-import time
 
 import harness
 
@@ -13,12 +12,19 @@ PROMPT = "/ # "
 
 class Behaviour(harness.EndToEnd):
     def assert_idle(self, machine):
-        """Under 3 % of a host core, over 12 seconds."""
-        time.sleep(2)  # DHCP, and what the boot left to do
-        shares = [machine.busy_share(seconds=2) for _ in range(6)]
+        """Comes to rest: under 3 % of a host core over 12 seconds.
+
+        The guest has something left to do after its boot, DHCP for one, and a virtual host charges a thread for what
+        others took from it meanwhile. So the machine has a minute; one that polls does not rest in any.
+        """
+        shares = []
+        while len(shares) < 30:
+            shares.append(machine.busy_share(seconds=2))
+            if len(shares) >= 6 and sum(shares[-6:]) / 6 < 0.03:
+                break
         spread = " ".join(f"{share:.1%}" for share in shares)
         print(f"idle: {spread} of a core")
-        self.assertLess(sum(shares) / len(shares), 0.03, spread)
+        self.assertLess(sum(shares[-6:]) / 6, 0.03, spread)
 
     def test_idle_at_the_shell(self):
         machine = self.boot(terminal=True)
