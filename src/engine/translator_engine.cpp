@@ -432,6 +432,7 @@ void TranslatorEngine::enter(Code& code, const std::byte* at) {
   }
   if (floating_wanted_) open_floating();
   code.enter(&state_, at);
+  follow_tlb();
   floating_wanted_ = floating_open_;
   close_floating();
   if (code.flat()) code.runner.end();
@@ -440,7 +441,17 @@ void TranslatorEngine::enter(Code& code, const std::byte* at) {
 void TranslatorEngine::use_tlb() {
   state_.frame.tlb = &mmu_.tlb();
   const ShadowSpace* window = mmu_.window();
+  state_.frame.closed_tlb = mmu_.tlb_with_sum(false);
+  state_.frame.open_tlb = mmu_.tlb_with_sum(true);
   use_segment(window != nullptr ? window->base() : reinterpret_cast<std::uintptr_t>(state_.frame.tlb));
+}
+
+void TranslatorEngine::follow_to_other_tlb() {
+  if (in_use_->flat()) return;
+  mmu_.update();
+  // Or what was called has changed translations, and did not have the code go on.
+  const bool followed = state_.frame.tlb == &mmu_.tlb();
+  if (followed && mmu_.window() == nullptr) segment_ = reinterpret_cast<std::uintptr_t>(state_.frame.tlb);
 }
 
 void TranslatorEngine::use_segment(std::uintptr_t base) {
@@ -659,6 +670,7 @@ x64::SlowResult TranslatorEngine::fault(std::uint64_t access) {
 
 x64::SlowResult TranslatorEngine::slow_read(void*, std::uint64_t address, std::uint64_t, std::uint64_t access) {
   TranslatorEngine& self = *running;
+  self.follow_tlb();
   const HostFloating host(self);
   const ir::Access kind = x64::slow_access(access);
   const std::optional<std::uint64_t> value = self.interpreter_.read(address, ir::bytes_of(kind));
@@ -675,6 +687,7 @@ x64::SlowResult TranslatorEngine::slow_read(void*, std::uint64_t address, std::u
 x64::SlowResult TranslatorEngine::slow_write(void*, std::uint64_t address, std::uint64_t value,
                                              std::uint64_t access) {
   TranslatorEngine& self = *running;
+  self.follow_tlb();
   const HostFloating host(self);
   const unsigned bytes = ir::bytes_of(x64::slow_access(access));
   const std::uint64_t masked = bytes == 8 ? value : value & ((std::uint64_t{1} << (8 * bytes)) - 1);
@@ -687,6 +700,7 @@ x64::SlowResult TranslatorEngine::slow_step(void*, std::uint64_t, std::uint64_t 
   TranslatorEngine& self = *running;
   HartState& state = self.state_;
   const std::uint64_t pc = state.frame.page + x64::slow_page_offset(access);
+  self.follow_tlb();
   const std::uint64_t changes = self.mmu_.changes();
   const bool computing = self.floating_open_;
   self.close_floating();

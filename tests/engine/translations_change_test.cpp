@@ -2,6 +2,9 @@
 // Held to the interpreter, in supervisor mode with page tables that the guest code itself changes.
 #include <gmock/gmock.h>
 
+#include <chrono>
+#include <thread>
+
 #include "lockstep.h"
 
 namespace doppel::engine_test {
@@ -114,6 +117,81 @@ TEST(TranslationsChange, ByLockingOutUserPages) {
   EXPECT_EQ(machine.state().mcause, 13u);
   EXPECT_EQ(machine.state().x[10], 100u);
   EXPECT_GT(machine.statistics().regions_translated, 0u);
+}
+
+// The supervisor opens users' memory for each access. While it is closed the page becomes another one, the address space
+// changes, and an access is a fault; code goes from one TLB to the other by itself.
+TEST(TranslationsChange, ByOpeningUsersMemory) {
+  for (const char* change : {"sd t4, 0(s1); sfence.vma zero, zero", "sd t4, 0(s1); sfence.vma s0, zero",
+                             "li t3, 1; sd t4, 0(s1); sfence.vma zero, t3", "csrrw zero, satp, s5; ld t0, 8(sp); csrrw zero, satp, s4",
+                             "ld t0, 0(s0)", "csrrs zero, sstatus, t5; ld t0, 16(s0); csrrc zero, sstatus, t5; ld t1, 24(s0); add s7, s7, t1",
+                             "csrrs zero, sstatus, t5; csrrw zero, satp, s5; ld t0, 0(s0); csrrw zero, satp, s4"}) {
+    Scenario scenario = scenario_of(fmt::format(R"(
+            li t5, 0x40000
+      loop: csrrs zero, sstatus, t5; ld t0, 0(s0); sd a0, 8(s0); csrrc s8, sstatus, t5; add s7, s7, t0; xor s7, s7, s8
+            csrrw s8, sstatus, t5; ld t0, 8(s0); csrrw zero, sstatus, s8; add s7, s7, t0
+            andi t2, a0, 31; bne t2, zero, over
+            andi t2, a0, 32; addi t4, s2, 0; beq t2, zero, put; addi t4, s3, 0
+       put: {}; csrrc zero, sstatus, t5
+      over: addi a0, a0, -1; bne a0, zero, loop)", change));
+    Contents& contents = scenario.contents;
+    for (const u64 tables : {kFirstSpace, kOtherSpace}) {
+      contents.poke(entry(0, tables), contents.peek<u64>(entry(0, tables)) | kU);
+    }
+    contents.state.x[18] |= kU;
+    contents.state.x[19] |= kU;
+    contents.state.x[2] = kRam + 0x800;
+    contents.state.medeleg = 0xb000;
+    contents.state.stvec = kCode + 0x400;
+    contents.load(kCode + 0x400, riscv::test::assemble(
+        "csrrs t3, sepc, zero; addi t3, t3, 4; csrrw zero, sepc, t3; addi s9, s9, 1; sret", kCode + 0x400));
+    EXPECT_EQ(compare_engines(scenario), "") << change;
+    for (const TranslatorEngine::Options& options : {Machine::kEager, Machine::kShadowing}) {
+      Machine machine(options, contents);
+      machine.run(20'000);
+      EXPECT_EQ(machine.state().x[10], 0u);
+      EXPECT_LT(machine.statistics().steps, 600u) << "of four changes in each of 600 rounds";
+    }
+  }
+}
+
+// A return to a program, which an interrupt takes the place of, or another hart's fence that leaves nothing of what is known:
+// translated code is left in between. The supervisor has a window, the program has none.
+TEST(TranslationsChange, ByAnInterruptedReturn) {
+  constexpr u64 kProgram = kRam + 0x38000;
+  Scenario scenario = scenario_of("csrrsi zero, sip, 2; csrrw zero, sepc, s7; csrrc zero, sstatus, s8; sret");
+  Contents& contents = scenario.contents;
+  riscv::HartState& state = contents.state;
+  // The supervisor comes here for an interrupt, computes a while, and returns; and for a call, which it answers as above.
+  contents.load(kCode + 0x400, riscv::test::assemble(R"(
+            csrrci zero, sip, 2; csrrs t3, scause, zero; addi t4, zero, 100
+      loop: addi t4, t4, -1; bne t4, zero, loop
+            blt t3, zero, back; csrrsi zero, sip, 2; csrrs t3, sepc, zero; addi t3, t3, 4; csrrw zero, sepc, t3
+      back: sret)", kCode + 0x400));
+  contents.load(kProgram, riscv::test::assemble("loop: ld t0, 0(s0); sd t0, 8(s0); addi s9, s9, 1; ecall; jal zero, loop", kWindow));
+  contents.poke(entry(1), leaf(kProgram, kV | kR | kX | kU | kA));
+  contents.poke(entry(0), leaf(kPages, kReadWrite | kU));
+  state.medeleg = 0xb100;
+  state.mideleg = state.mie = 0x222;
+  state.stvec = kCode + 0x400;
+  state.mstatus |= riscv::mstatus::kSpie;
+  state.x[23] = kWindow + kPageSize;
+  state.x[24] = riscv::mstatus::kSpp;
+  EXPECT_EQ(compare_engines(scenario), "");
+  TranslatorEngine::Options options = Machine::kShadowing;
+  options.shadow_after = TranslatorEngine::Options::kNever;
+  Machine reference(EngineKind::kInterpret, contents), machine(options, contents);
+  std::jthread other([&machine](const std::stop_token& stop) {
+    while (!stop.stop_requested()) {
+      machine.hart().post_fence({.translations = true, .asid = {}});
+      std::this_thread::sleep_for(std::chrono::microseconds(5));
+    }
+  });
+  reference.run(2'000'000);
+  machine.run(2'000'000);
+  other.request_stop();
+  EXPECT_EQ(differences(reference, machine), "");
+  EXPECT_GT(machine.state().x[25], 3000u);
 }
 
 // Pointers that walk over pages, by steps that straddle them, up and down; several accesses off one.

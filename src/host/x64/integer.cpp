@@ -193,6 +193,11 @@ void Compiler::Emission::emit_set(const Inst& inst) {
     a_.mov(state(inst.imm), use(value, x86::rax));
     now_in_state(inst.imm, value);
   }
+  // Where the TLB is found by the segment's base, that follows.
+  if (inst.imm == o_.tlb && !flat() && tlb_by_segment()) {
+    a_.mov(x86::rax, state(o_.tlb));
+    a_.wrgsbase(x86::rax);
+  }
 }
 
 void Compiler::Emission::emit_add(const Inst& inst) {

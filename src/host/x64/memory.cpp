@@ -137,8 +137,8 @@ void Compiler::Emission::find_groups() {
   std::vector<Open> open;
   for (std::size_t i = 0; i < block_->insts.size(); ++i) {
     const Inst& inst = block_->insts[i];
-    // What the interpreter runs may change translations.
-    if (inst.op == Op::kCall) open.clear();
+    // What the interpreter runs may change translations, and there may be another TLB.
+    if (inst.op == Op::kCall || (inst.op == Op::kSet && inst.imm == o_.tlb)) open.clear();
     if ((inst.op != Op::kLoad && inst.op != Op::kStore) || is_direct(inst)) continue;
     const std::int64_t begin = inst.imm;
     const std::int64_t end = begin + ir::bytes_of(inst.access());

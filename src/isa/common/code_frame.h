@@ -11,6 +11,10 @@ namespace doppel::isa {
 struct CodeFrame {
   std::uint64_t page = 0;            // guest-virtual address of the page that the running block lies in
   void* tlb = nullptr;               // the software TLB in force; where memory is flat, the table of jumps
+  // Which that is while the guest's supervisor has closed users' memory, and while it has opened it; null where only the
+  // engine can tell.
+  void* closed_tlb = nullptr;
+  void* open_tlb = nullptr;
   const std::byte* code = nullptr;   // base of the code memory that block entries are relative to
   // Entry points that blocks reach through memory, which keeps their own code position-independent.
   const void* exit = nullptr;        // leaves to the dispatcher

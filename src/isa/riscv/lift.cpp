@@ -363,10 +363,7 @@ class LiftMachine {
       set_x(rd, Word{b_, b_.emit(Op::kClock, Type::kI64)});
       return;
     }
-    // Linux locks itself out of user memory (SUM) by clearing a bit that a register names, and wants no old value: the
-    // step for that stays within the block.
-    const bool locks_out = writes && op == CsrOp::kClear && !operand.is_constant() && rd == kXDiscard;
-    if (number != csr::kSstatus || locks_out) return step();
+    if (number != csr::kSstatus) return step();
     need_supervisor();
     const Word old = state(offsetof(HartState, mstatus));
     if (writes) write_status(old, op, operand);
@@ -382,10 +379,11 @@ class LiftMachine {
     const u64 reached = operand.is_constant() && op != CsrOp::kWrite ? operand.constant() & kFields : kFields;
     const Word masked = operand.is_constant() ? Word(operand.constant() & kFields) : operand & Word(kFields);
     const Word next = op == CsrOp::kWrite ? (old & Word(~kFields)) | masked : updated(old, op, masked);
-    // See Mmu::update().
-    if ((reached & (mstatus::kSum | mstatus::kMxr)) != 0) {
-      step_if(((old & ~next & Word(mstatus::kSum)) | ((old ^ next) & Word(mstatus::kMxr))).in(b_));
-    }
+    // See Mmu::update(). Linux opens and closes users' memory (SUM) for each of its accesses.
+    const bool may_open = (reached & mstatus::kSum) != 0;
+    if ((reached & mstatus::kMxr) != 0) step_if(((old ^ next) & Word(mstatus::kMxr)).in(b_));
+    const Word tlb = may_open ? select(next & Word(mstatus::kSum), state(kOpenTlb), state(kClosedTlb)) : Word(u64{0});
+    if (may_open) step_if(eq(tlb, Word(u64{0})).in(b_));
     if ((reached & mstatus::kSie) != 0 && op != CsrOp::kClear) {
       // With an interrupt waiting, allowing interrupts means taking it.
       const Word waiting = state(offsetof(HartState, interrupt_waiting));
@@ -393,6 +391,7 @@ class LiftMachine {
       step_if((surely ? waiting : select(next & Word(mstatus::kSie), waiting, Word(u64{0}))).in(b_));
     }
     b_.set(offsetof(HartState, mstatus), next.in(b_));
+    if (may_open) b_.set(static_cast<std::uint32_t>(kTlb), tlb.in(b_));
     if ((reached & mstatus::kFs) == 0) return;
     b_.set(static_cast<std::uint32_t>(kFloatingClosed), b_.constant(1));
     floating_open_ = false;
@@ -511,6 +510,9 @@ class LiftMachine {
   }
   static constexpr std::size_t kFloatingClosed =
       offsetof(HartState, frame) + offsetof(isa::CodeFrame, floating_closed);
+  static constexpr std::size_t kTlb = offsetof(HartState, frame) + offsetof(isa::CodeFrame, tlb);
+  static constexpr std::size_t kClosedTlb = offsetof(HartState, frame) + offsetof(isa::CodeFrame, closed_tlb);
+  static constexpr std::size_t kOpenTlb = offsetof(HartState, frame) + offsetof(isa::CodeFrame, open_tlb);
   Word state(std::size_t offset) { return {b_, b_.get(Type::kI64, static_cast<std::uint32_t>(offset))}; }
   static Word updated(const Word& old, CsrOp op, const Word& operand) {
     switch (op) {

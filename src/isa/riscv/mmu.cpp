@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <cassert>
 #include <utility>
 
 #include "base/bits.h"
@@ -61,8 +62,9 @@ Mmu::Key Mmu::key_now() const {
   if (fetch == kMachine && (state.mstatus & mstatus::kMprv) != 0) {
     data = static_cast<std::uint8_t>(bits(state.mstatus, 12, 11));
   }
-  if (data == kMachine) return {0, fetch, data, false};
-  return {state.satp, fetch, data, (state.mstatus & mstatus::kMxr) != 0};
+  if (data == kMachine) return {0, fetch, data};
+  const bool sum = data == kSupervisor && (state.mstatus & mstatus::kSum) != 0;
+  return {state.satp, fetch, data, (state.mstatus & mstatus::kMxr) != 0, sum};
 }
 
 // The first context is part of the program's data, of which only what is used is ever touched: a process VM needs one,
@@ -111,7 +113,12 @@ void Mmu::use(Slot& slot) {
   const bool windowed = window_ != nullptr && can_use_window(slot.key);
   // To code that uses the window, or does not, all is different now.
   if (std::exchange(windowed_, windowed) != windowed) ++changes_;
-  if ((hart_.state().mstatus & mstatus::kSum) == 0) current_->clear_user_pages();
+  beyond_sum_ = current_;
+  if (slot.key.data_privilege != kSupervisor) return;
+  Key key = slot.key;
+  key.sum = !key.sum;
+  const Slot* beyond = latest_[key.mode()];
+  beyond_sum_ = beyond != nullptr && beyond->valid && beyond->key == key ? beyond->tlb.get() : nullptr;
 }
 
 void Mmu::flush() {
@@ -533,7 +540,6 @@ std::expected<Mmu::Location, Trap> Mmu::locate(std::uint64_t gva, Access access,
   if (page == nullptr) return Location{found->gpa, nullptr};
   if (whole) {
     if (found->page_bytes > kPageSize) current_->note_large_page(gva, found->page_bytes);
-    if (found->user && privilege == kSupervisor) current_->note_user_page(TlbContext::index(gva));
     if (found->user || !found->global) current_->note_local_page(gva);
     insert(gva, page, access, pmp_open_ && found->reads, pmp_open_ && found->writes);
   }
@@ -562,6 +568,7 @@ std::optional<GuestPhysical> Mmu::look_up(std::uint64_t gva) const {
 }
 
 void Mmu::insert(std::uint64_t gva, std::byte* host, Access access, bool reads, bool writes) {
+  assert(current_slot_->key == key_now());
   const std::uint64_t page = align_down(gva, kPageSize);
   const unsigned i = TlbContext::index(gva);
   if (access == Access::kFetch) {

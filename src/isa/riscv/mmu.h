@@ -35,8 +35,11 @@ class Mmu {
   // The context in force. Valid until update() or a flush.
   TlbContext& tlb() { return *current_; }
 
-  // To be called when satp, the privilege, or MPRV, MPP or MXR of mstatus changed, or SUM fell.
+  // To be called when satp, the privilege, or MPRV, MPP, MXR or SUM of mstatus changed.
   void update();
+  // The context that is in force with SUM like that and all else as it is; nullptr if none is known. Code may go there by
+  // itself, as long as update() is called before anything else is asked of the MMU.
+  TlbContext* tlb_with_sum(bool sum) const { return sum == current_slot_->key.sum ? current_ : beyond_sum_; }
 
   // Translates `gva` for an access of the current mode, walking the tables; sets A and D bits where the hart
   // updates them itself (Svadu). `bytes` stay within the page. On success the page is entered in the TLB
@@ -114,18 +117,18 @@ class Mmu {
   std::uint64_t changes() const { return changes_; }
 
  private:
-  // What a context's translations depend on. Fetches and data accesses may differ in privilege (MPRV). SUM is not among
-  // it: the supervisor's entries for users' pages go when it falls.
+  static constexpr unsigned kModes = 64;
+  // What a context's translations depend on. Fetches and data accesses may differ in privilege (MPRV).
   struct Key {
     std::uint64_t satp = 0;
     std::uint8_t fetch_privilege = 0;
     std::uint8_t data_privilege = 0;
     bool mxr = false;
+    bool sum = false;  // of supervisors' data accesses
     friend bool operator==(const Key&, const Key&) = default;
     // All but satp, as a small number.
-    unsigned mode() const { return fetch_privilege | data_privilege << 2 | unsigned{mxr} << 4; }
+    unsigned mode() const { return fetch_privilege | data_privilege << 2 | unsigned{mxr} << 4 | unsigned{sum} << 5; }
   };
-  static constexpr unsigned kModes = 32;
   struct Discard {
     void operator()(TlbContext* context) const;
   };
@@ -151,7 +154,7 @@ class Mmu {
     bool user;    // of user mode
     bool global;  // in every address space
   };
-  static constexpr unsigned kSlots = 16;
+  static constexpr unsigned kSlots = 24;
   static constexpr unsigned kMostShadows = 4;
 
   Key key_now() const;
@@ -204,6 +207,7 @@ class Mmu {
   std::array<Slot*, kModes> latest_{};  // the slot last used for each mode
   Slot* current_slot_ = nullptr;
   TlbContext* current_ = nullptr;
+  TlbContext* beyond_sum_ = nullptr;  // what that is if SUM changes; nullptr if it is not known
   std::unique_ptr<ShadowSpace> window_;  // may be null
   std::vector<std::unique_ptr<KeptTable>> window_tables_;  // of the root only the upper half counts
   std::uint64_t window_opened_at_ = 0;   // in the hart's instructions

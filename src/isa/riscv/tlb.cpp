@@ -26,7 +26,6 @@ void TlbContext::clear_data() {
   });
   filled.clear();
   clear_slots();
-  user_pages = 0;
 }
 
 void TlbContext::begin_round() {
@@ -47,13 +46,6 @@ void TlbContext::begin_round() {
     }
     slot_refills[i] = kRefills;
   }
-}
-
-void TlbContext::forget_user_pages() {
-  clear_slots();
-  if (user_pages > kMostUserPages) return clear_data();
-  for (unsigned i = 0; i < user_pages; ++i) read[user_page_indices[i]] = write[user_page_indices[i]] = {};
-  user_pages = 0;
 }
 
 void TlbContext::copy_global(const TlbContext& other) {

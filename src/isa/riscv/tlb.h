@@ -64,15 +64,6 @@ struct TlbContext {
   Path& path(std::uint64_t gva) { return paths[gva >> kRegionShift & (kPaths - 1)]; }
   static std::uint64_t region(std::uint64_t gva) { return gva >> kRegionShift; }
 
-  // The data entries at `index` are of a user's page, and are there for as long as SUM lets the supervisor use it.
-  void note_user_page(unsigned index) {
-    if (user_pages < kMostUserPages) user_page_indices[user_pages] = static_cast<std::uint16_t>(index);
-    ++user_pages;
-  }
-  void clear_user_pages() {
-    if (user_pages != 0) forget_user_pages();
-  }
-
   // An entry for gva is about to be filled of a page that is not the same in all address spaces.
   void note_local_page(std::uint64_t gva) { upper_half_is_global = upper_half_is_global && !in_upper_half(gva); }
   // Takes over what another context, of another address space and the same mode, has of the upper half, where that is
@@ -128,13 +119,9 @@ struct TlbContext {
   void clear_data();
   void clear_slots() { slots.fill({}); }
   void clear_paths() { paths.fill({}); }
-  void forget_user_pages();
   void clear_range(std::uint64_t start, std::uint64_t size_bytes);
 
   bool upper_half_is_global = true;
-  static constexpr unsigned kMostUserPages = 64;  // that are known one by one
-  unsigned user_pages = 0;
-  std::array<std::uint16_t, kMostUserPages> user_page_indices{};
   Groups filled, filled_fetch;  // with entries for data, and for fetches
   std::array<Path, kPaths> paths;
   std::array<std::bitset<kHashes>, kLargeShifts.size()> large;

@@ -62,8 +62,8 @@ TEST(Trap, ReturnsUndoIt) {
           machine.set_privilege(from);
           s.mepc = s.sepc = kData;
           machine.load(kData, "c.j .");
-          s.mstatus |= enables | mstatus::kMprv |
-                       (by_machine ? previous << mstatus::kMppShift : previous << mstatus::kSppShift);
+          machine.set_status(enables | mstatus::kMprv |
+                             (by_machine ? previous << mstatus::kMppShift : previous << mstatus::kSppShift));
           const u64 before = s.mstatus;
           machine.run(by_machine ? "mret" : "sret", 1);
           EXPECT_EQ(s.pc, kData);
