@@ -25,6 +25,9 @@ using riscv::TlbContext;
 // Others are placed at random by most operating systems, far above.
 constexpr std::uint64_t kLinkedAddresses = std::uint64_t{1} << 32;
 
+// When that many samples, one after the other, have told nothing, one in so many is taken.
+constexpr unsigned kManySamples = 64, kSamplesWhenCalm = 8;
+
 // Of page slots in the TLB.
 constexpr unsigned kSlicesARound = 16;
 
@@ -283,7 +286,7 @@ riscv::Exit TranslatorEngine::run(std::uint64_t budget) {
         ++slices_;
         if (state_.frame.budget == slice) {
           step();
-        } else if (in_shadow || slices_ % options_.slices_a_sample == 0) {
+        } else if (is_sample_due(code)) {
           note_running(code);
         }
         if (is_program()) break;
@@ -487,12 +490,22 @@ const std::byte* TranslatorEngine::find(Code& code, const void* site) {
   return cache.find(*entries, offset, site, {state_.frame.page, tag, found_anew});
 }
 
+bool TranslatorEngine::is_sample_due(const Code& code) {
+  // One in a shadow is as long as so many others.
+  if (code.segment == 0 && slices_ % options_.slices_a_sample != 0) return false;
+  return ++samples_ % (useless_samples_ < kManySamples ? 1 : kSamplesWhenCalm) == 0;
+}
+
 void TranslatorEngine::note_running(Code& code) {
-  if (code.flat()) return code.cache->note_running(state_.pc, options_.hot_after);
-  if (fetch_entry().tag != align_down(state_.pc, kPageSize)) return;
-  auto& entries = *static_cast<CodeCache::Entries*>(fetch_entry().code);
-  code.cache->note_running(entries, static_cast<unsigned>(state_.pc & (kPageSize - 1)), options_.hot_after,
-                       mmu_.tlb().unfit_slots);
+  bool learns = false;
+  if (code.flat()) {
+    learns = code.cache->note_running(state_.pc, options_.hot_after);
+  } else if (fetch_entry().tag == align_down(state_.pc, kPageSize)) {
+    auto& entries = *static_cast<CodeCache::Entries*>(fetch_entry().code);
+    learns = code.cache->note_running(entries, static_cast<unsigned>(state_.pc & (kPageSize - 1)), options_.hot_after,
+                                      mmu_.tlb().unfit_slots);
+  }
+  useless_samples_ = learns ? 0 : useless_samples_ + 1;
 }
 
 riscv::FetchEntry& TranslatorEngine::fetch_entry() {

@@ -112,6 +112,7 @@ class TranslatorEngine final : public Engine {
   void use(Code& code);  // has state_.frame lead to it
   // The code for state.pc, or nullptr when there is none to be had: the interpreter's turn. `site`, if any, is linked to it.
   const std::byte* find(Code& code, const void* site);
+  bool is_sample_due(const Code& code);
   void note_running(Code& code);
   // Runs `at`, which is of `code`, until it comes back.
   void enter(Code& code, const std::byte* at);
@@ -172,6 +173,8 @@ class TranslatorEngine final : public Engine {
   unsigned supervisor_slices_ = 0;
   std::uint64_t slice_end_ = 0;  // state.instructions when the slice's budget is zero
   unsigned slices_ = 0;  // used up
+  unsigned samples_ = 0;          // that there could have been
+  unsigned useless_samples_ = 0;  // that have told nothing new, one after the other
   std::uint64_t code_fences_ = 0;  // FENCE.I, by this hart
   std::uint64_t steps_ = 0;
   std::uint64_t links_ = 0;

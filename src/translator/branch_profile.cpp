@@ -23,6 +23,10 @@ BranchProfile::State BranchProfile::ask(const ShortBranch& branch, unsigned regi
   return known.state;
 }
 
+bool BranchProfile::is_open() const {
+  return std::ranges::any_of(branches_, [](const auto& entry) { return entry.second.state == State::kOpen; });
+}
+
 std::vector<unsigned> BranchProfile::note_running(unsigned offset, std::uint8_t hot_after) {
   for (auto& [head, branch] : branches_) {
     if (branch.state == State::kOpen && branch.at.side == offset) ++branch.side_samples;

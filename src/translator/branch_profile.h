@@ -20,6 +20,7 @@ class BranchProfile {
   // Code was found running at `offset`, as what is hot was `hot_after` times. Gives the regions that have asked for what is
   // known now.
   std::vector<unsigned> note_running(unsigned offset, std::uint8_t hot_after);
+  bool is_open() const;  // the way of some branch is to be found yet
   // The blocks whose branch is known to go both ways.
   isa::PageOffsets both_ways() const;
   void clear() { branches_.clear(); }

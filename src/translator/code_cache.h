@@ -157,7 +157,7 @@ class CodeCache {
   // Whether these Entries, of a cache in which changes were just expected, are as memory says.
   static bool is_current(const void* entries);
   // As below. `unfit` says of which page slots the base left its page too often of late.
-  void note_running(Entries& entries, unsigned offset, std::uint8_t hot_after, std::uint64_t unfit);
+  bool note_running(Entries& entries, unsigned offset, std::uint8_t hot_after, std::uint64_t unfit);
 
   // --- Both.
 
@@ -176,8 +176,8 @@ class CodeCache {
   // translated only when it comes again. Sets `age` to that of the code.
   const std::byte* find(Runner& runner, std::uint64_t address, const void* site, std::uint64_t& age);
   // Guest code was found running at `address`. What is found so `hot_after` times is compiled anew: as a region, if it is
-  // in a loop, else as a block with all passes.
-  void note_running(std::uint64_t address, std::uint8_t hot_after);
+  // in a loop, else as a block with all passes. False: all that could be learnt there is known.
+  bool note_running(std::uint64_t address, std::uint8_t hot_after);
   // What was made of these addresses is not entered any more.
   void invalidate(std::uint64_t address, std::uint64_t size_bytes);
   // Where memory may change without a word: compares code with it, what was made of all pages, or of these addresses' pages.
@@ -254,7 +254,7 @@ class CodeCache {
   // Makes code of the block at `offset`, quickly; nothing when there is no room.
   std::optional<std::uint32_t> translate(Page& page, unsigned offset, Block& block);
   void note_use(Page& page, std::size_t offset, std::size_t bytes);  // code was made of it
-  void note_running(Page& page, unsigned offset, std::uint8_t hot_after, std::uint64_t unfit);
+  bool note_running(Page& page, unsigned offset, std::uint8_t hot_after, std::uint64_t unfit);
   // Counts where code was found running, for branches that some region is to know about. Those that are decided by that
   // have their regions made anew.
   void note_branches(Page& page, unsigned offset, std::uint8_t hot_after, std::uint64_t unfit);

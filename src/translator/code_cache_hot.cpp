@@ -11,37 +11,40 @@ constexpr std::uint8_t kSecondLook = 32;  // at a region, when it was found runn
 
 }  // namespace
 
-void CodeCache::note_running(Entries& entries, unsigned offset, std::uint8_t hot_after, std::uint64_t unfit) {
+bool CodeCache::note_running(Entries& entries, unsigned offset, std::uint8_t hot_after, std::uint64_t unfit) {
   const std::lock_guard lock(mutex_);
   take_finished();
-  note_running(*entries.page, offset, hot_after, unfit);
+  return note_running(*entries.page, offset, hot_after, unfit);
 }
 
-void CodeCache::note_running(std::uint64_t address, std::uint8_t hot_after) {
+bool CodeCache::note_running(std::uint64_t address, std::uint8_t hot_after) {
   const std::lock_guard lock(mutex_);
   take_finished();
   const auto page = pages_.find(address >> kPageShift);
-  if (page != pages_.end()) note_running(*page->second, static_cast<unsigned>(address % kPageSize), hot_after, 0);
+  return page != pages_.end() &&
+         note_running(*page->second, static_cast<unsigned>(address % kPageSize), hot_after, 0);
 }
 
-void CodeCache::note_running(Page& page, unsigned offset, std::uint8_t hot_after, std::uint64_t unfit) {
+bool CodeCache::note_running(Page& page, unsigned offset, std::uint8_t hot_after, std::uint64_t unfit) {
   note_branches(page, offset, hot_after, unfit);
+  const bool learns = page.branches.is_open();
   const auto found = page.blocks.find(offset);
-  if (found == page.blocks.end()) return;
+  if (found == page.blocks.end()) return learns;
   Block& block = found->second;
-  if (block.code == 0) return;
+  if (block.code == 0) return learns;
   if (block.heat == Block::kDecided) {
     // Once more, when it is known which of its page slots repay. Only then the region is worth being kept.
-    if (block.page_slots == 0 || ++block.later_heat < kSecondLook) return;
+    if (block.page_slots == 0) return learns;
+    if (++block.later_heat < kSecondLook) return true;
     const bool again = archive_ != nullptr || (block.page_slots & unfit) != 0;
     block.page_slots = 0;
     if (again) compile(page, offset, block, true, unfit, true);
-    return;
+    return true;
   }
-  if (++block.heat < hot_after) return;
-  if (take_other(page, offset, true)) return;
+  if (++block.heat < hot_after || take_other(page, offset, true)) return true;
   block.heat = Block::kDecided;
   compile(page, offset, block, false, 0, false);
+  return true;
 }
 
 void CodeCache::note_branches(Page& page, unsigned offset, std::uint8_t hot_after, std::uint64_t unfit) {
