@@ -25,15 +25,18 @@ int main(int argc, char** argv) {
 
   const Clock::time_point end =
       counted->count() != 0 ? Clock::time_point::max() : Clock::now() + std::chrono::seconds(seconds);
-  std::uint64_t done = 0;
+  std::uint64_t done = 0, open = 0;
   for (; done < count && Clock::now() < end; ++done) {
     // Should the translator itself give up, the last line says on what.
     fmt::print(stderr, "\rseed {} ", seed + done);
-    const std::string difference =
-        doppel::engine_test::compare_engines(doppel::engine_test::ScenarioMaker(seed + done).make());
+    bool left_open = false;
+    const std::string difference = doppel::engine_test::compare_engines(
+        doppel::engine_test::ScenarioMaker(seed + done).make(), doppel::ir::PassSet::all(), &left_open);
+    open += left_open;
     if (difference.empty()) continue;
     fmt::print("\nseed {}: {}", seed + done, difference);
     return 1;
   }
-  fmt::print(stderr, "\r{} programs from seed {}: no difference\n", done, seed);
+  fmt::print(stderr, "\r{} programs from seed {}: no difference; of {} only up to code that changed without FENCE.I\n",
+             done, seed, open);
 }
