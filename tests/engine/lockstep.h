@@ -94,7 +94,7 @@ inline std::string explain(const Scenario& scenario, const TranslatorEngine::Opt
                            u64 different) {
   std::string text = fmt::format("chunk {} differs after {} of {} instructions, with slices of {}{}; the last of them:\n",
                                  index, different, scenario.chunks[index].instructions, options.slice,
-                                 options.shadow_after == 1 ? " and shadows" : "");
+                                 options.shadow_after == TranslatorEngine::Options::kNever ? "" : " and shadows");
 
   Machine reference(EngineKind::kInterpret, scenario.contents);
   const auto begin_chunk = [&](std::size_t i) {
@@ -173,22 +173,30 @@ inline std::string compare_with_kept_code(const Scenario& scenario) {
   return {};
 }
 
-// Nothing if the engines agree on the scenario, else what they disagree about. `passes` run. Where the architecture leaves
-// to them what they do from somewhere on (UnfencedFetch), and they differ from there on, that is no disagreement, and
-// `left_open` is told.
+// Nothing if the engines agree on the scenario, else what they disagree about. Where the architecture leaves to them what
+// they do from somewhere on (UnfencedFetch), and they differ from there on, that is no disagreement, and `left_open` is
+// told.
+inline std::string compare_engines(const Scenario& scenario, const TranslatorEngine::Options& options,
+                                   bool* left_open = nullptr) {
+  Lockstep lockstep(scenario, options);
+  for (std::size_t i = 0; i < scenario.chunks.size(); ++i) {
+    lockstep.run(i, scenario.chunks[i].instructions);
+    if (lockstep.differences().empty()) continue;
+    const u64 different = instructions_to_difference(scenario, options, i);
+    if (!UnfencedFetch::happens(scenario, i, different)) return explain(scenario, options, i, different);
+    if (left_open != nullptr) *left_open = true;
+    break;
+  }
+  return {};
+}
+
+// The same in each of the ways in which code comes to be translated. `passes` run.
 inline std::string compare_engines(const Scenario& scenario, const ir::PassSet& passes = ir::PassSet::all(),
                                    bool* left_open = nullptr) {
   for (TranslatorEngine::Options options : {TranslatorEngine::Options{}, Machine::kEager, Machine::kShadowing}) {
     options.passes = passes;
-    Lockstep lockstep(scenario, options);
-    for (std::size_t i = 0; i < scenario.chunks.size(); ++i) {
-      lockstep.run(i, scenario.chunks[i].instructions);
-      if (lockstep.differences().empty()) continue;
-      const u64 different = instructions_to_difference(scenario, options, i);
-      if (!UnfencedFetch::happens(scenario, i, different)) return explain(scenario, options, i, different);
-      if (left_open != nullptr) *left_open = true;
-      break;
-    }
+    std::string difference = compare_engines(scenario, options, left_open);
+    if (!difference.empty()) return difference;
   }
   return {};
 }
