@@ -27,6 +27,30 @@ TEST(Lockstep, SeesDifferences) {
   EXPECT_EQ(differences(a, b), "");
 }
 
+// Where a handler traps again and again no instruction retires, and a run of so many instructions would not end.
+TEST(Lockstep, ScenariosEndWhereTheyAreStuck) {
+  Scenario scenario;
+  scenario.contents.load(kCode, riscv::test::assemble("addi a0, a0, 1; ecall; addi a0, a0, 1; end: jal zero, end"));
+  scenario.contents.load(kMachineHandler, riscv::test::assemble(
+      "csrrs t0, mepc, zero; addi t0, t0, 4; csrrw zero, mepc, t0; mret; addi zero, zero, 0; sd zero, 0(zero)"));
+  scenario.contents.state = open_state(kCode);
+  scenario.contents.state.mtvec = kMachineHandler;
+  scenario.chunks = {{3, 0, 0}, {40, 0, 0}, {40, 0, 0}};
+  end_where_stuck(scenario);
+  EXPECT_EQ(scenario.chunks.size(), 3u);
+  EXPECT_EQ(scenario.chunks[2].instructions, 40u);
+
+  scenario.contents.state.mtvec = kMachineHandler + 20;
+  end_where_stuck(scenario);
+  ASSERT_EQ(scenario.chunks.size(), 1u);
+  EXPECT_EQ(scenario.chunks[0].instructions, 1u);
+  scenario.chunks = {{1, 0, 0}, {40, 0, 0}};
+  end_where_stuck(scenario);
+  ASSERT_EQ(scenario.chunks.size(), 2u);
+  EXPECT_EQ(scenario.chunks[1].instructions, 0u);
+  EXPECT_EQ(compare_engines(scenario), "");
+}
+
 // One thread has no races to be found, and takes ten times as long to show it.
 #ifdef __SANITIZE_THREAD__
 constexpr u64 kPrograms = 40;

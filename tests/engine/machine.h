@@ -18,6 +18,7 @@
 #include "isa/riscv/csr.h"
 #include "isa/riscv/decode.h"
 #include "isa/riscv/hart.h"
+#include "isa/riscv/interpreter.h"
 #include "isa/riscv/mmu.h"
 
 namespace doppel::engine_test {
@@ -175,6 +176,43 @@ class Machine {
   VirtualClock clock_;
   riscv::Hart hart_;
   std::unique_ptr<Engine> engine_;
+};
+
+// A machine that is interpreted one instruction, or one trap, at a time.
+class SteppedMachine {
+ public:
+  explicit SteppedMachine(const Contents& contents)
+      : machine_(EngineKind::kInterpret, contents), interpreter_(machine_.hart()) {}
+
+  riscv::Hart& hart() { return machine_.hart(); }
+  const riscv::HartState& state() const { return machine_.state(); }
+  const Machine& machine() const { return machine_; }
+
+  void begin_chunk(u64 interrupts, u64 time) {
+    machine_.set_time(time);
+    machine_.set_interrupts(interrupts);
+    take_interrupt();
+  }
+  // What may be taken has been, and pc is where the next step is.
+  void step() {
+    interpreter_.step();
+    take_interrupt();
+  }
+  // Tells also `notify`.
+  void on_fence_i(std::function<void()> notify) {
+    hart().on_fence_i = [this, notify = std::move(notify)] {
+      interpreter_.expect_code_changes();
+      notify();
+    };
+  }
+
+ private:
+  void take_interrupt() {
+    if (hart().attention()) hart().serve_attention();
+  }
+
+  Machine machine_;
+  riscv::Interpreter interpreter_;  // has taken the place of the machine's own
 };
 
 // What a guest could tell the machines apart by, one line each; empty when there is nothing.

@@ -40,6 +40,26 @@ struct Scenario {
   std::vector<Chunk> chunks;
 };
 
+// Ends the scenario where its program traps for ever and no instruction retires, because its handler was lost.
+inline void end_where_stuck(Scenario& scenario) {
+  constexpr unsigned kTraps = 1000;  // more than handlers need to come to rest
+  SteppedMachine machine(scenario.contents);
+  for (std::size_t i = 0; i < scenario.chunks.size(); ++i) {
+    Scenario::Chunk& chunk = scenario.chunks[i];
+    machine.begin_chunk(chunk.interrupts, chunk.time);
+    const u64 begin = machine.state().instructions;
+    unsigned traps = 0;
+    for (u64 done = 0; done < chunk.instructions && traps < kTraps; done = machine.state().instructions - begin) {
+      machine.step();
+      traps = machine.state().instructions - begin == done ? traps + 1 : 0;
+    }
+    if (traps < kTraps) continue;
+    chunk.instructions = machine.state().instructions - begin;
+    scenario.chunks.resize(i + 1);
+    return;
+  }
+}
+
 class ScenarioMaker {
  public:
   explicit ScenarioMaker(u64 seed) : random_(seed) {}
@@ -61,6 +81,7 @@ class ScenarioMaker {
       for (const unsigned line : {1u, 3u, 5u, 7u, 9u, 11u}) lines |= u64{chance(0.25)} << line;
       scenario.chunks.push_back({chance(0.3) ? below(60) + 1 : below(2500) + 1, lines, time += below(50)});
     }
+    end_where_stuck(scenario);
     return scenario;
   }
 

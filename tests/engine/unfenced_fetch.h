@@ -6,7 +6,6 @@
 // programs in which engines differ, not about each.
 #pragma once
 
-#include "isa/riscv/interpreter.h"
 #include "random_program.h"
 
 namespace doppel::engine_test {
@@ -23,28 +22,19 @@ class UnfencedFetch {
   }
 
  private:
-  explicit UnfencedFetch(const Contents& contents)
-      : machine_(EngineKind::kInterpret, contents), interpreter_(machine_.hart()), before_(contents.ram) {
-    machine_.hart().on_fence_i = [this] {
-      interpreter_.expect_code_changes();
-      changed_.assign(kRamBytes, false);
-    };
+  explicit UnfencedFetch(const Contents& contents) : machine_(contents), before_(contents.ram) {
+    machine_.on_fence_i([this] { changed_.assign(kRamBytes, false); });
   }
 
-  // As Machine::run(), up to the first of those instructions. Steps end with each trap as well: the handler's first
-  // instruction is fetched like any other.
+  // As Machine::run(), up to the first of those instructions. That a trap's handler begins with is fetched like any other.
   bool run(const Scenario::Chunk& chunk, u64 instructions) {
-    riscv::Hart& hart = machine_.hart();
-    machine_.set_time(chunk.time);
-    machine_.set_interrupts(chunk.interrupts);
-    const u64 end = hart.state().instructions + instructions;
-    while (hart.state().instructions < end) {
-      if (hart.attention()) hart.serve_attention();
-      if (is_unfenced(hart.state().pc)) return true;
-      interpreter_.step();
+    machine_.begin_chunk(chunk.interrupts, chunk.time);
+    const u64 end = machine_.state().instructions + instructions;
+    while (machine_.state().instructions < end) {
+      if (is_unfenced(machine_.state().pc)) return true;
+      machine_.step();
       note_changes();
     }
-    if (hart.attention()) hart.serve_attention();
     return false;
   }
 
@@ -58,7 +48,7 @@ class UnfencedFetch {
       if (changed_[at] || changed_[at + 1]) {
         return mmu.translate(pc, riscv::Access::kFetch, 2) && mmu.translate(half, riscv::Access::kFetch, 2);
       }
-      if (riscv::instruction_bytes(machine_.peek<std::uint16_t>(gpa->value)) == 2) return false;
+      if (riscv::instruction_bytes(machine_.machine().peek<std::uint16_t>(gpa->value)) == 2) return false;
     }
     return false;
   }
@@ -66,7 +56,7 @@ class UnfencedFetch {
   // Bytes that were something else for a moment have changed, too.
   void note_changes() {
     for (u64 page = 0; page < kRamBytes; page += kPageSize) {
-      const std::byte* now = machine_.ram() + page;
+      const std::byte* now = machine_.machine().ram() + page;
       if (std::memcmp(&before_[page], now, kPageSize) == 0) continue;
       for (u64 i = 0; i < kPageSize; ++i) {
         if (before_[page + i] != now[i]) changed_[page + i] = true;
@@ -75,8 +65,7 @@ class UnfencedFetch {
     }
   }
 
-  Machine machine_;
-  riscv::Interpreter interpreter_;
+  SteppedMachine machine_;
   std::vector<std::byte> before_;  // RAM, one instruction ago
   std::vector<bool> changed_ = std::vector<bool>(kRamBytes);  // byte by byte, since FENCE.I
 };
