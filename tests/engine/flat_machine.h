@@ -43,7 +43,7 @@ class FlatMachine final : public riscv::UserSpace {
     friend bool operator==(const Event&, const Event&) = default;
   };
   static constexpr u64 kEnd = kRam + kRamBytes;
-  static constexpr u64 kGuard = u64{1} << 32;  // on both sides, for addresses near 0 and beyond the end
+  static constexpr u64 kGuard = u64{1} << 36;  // on both sides, for addresses near 0 and beyond the end
 
   // Null where the host has something else at the guest's addresses.
   static std::unique_ptr<FlatMachine> make(Place place, const Contents& contents) {
