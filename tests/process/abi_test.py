@@ -31,7 +31,7 @@ class Abi(unittest.TestCase):
     def run_program(self, *command):
         # A sanitizer would take signals that are the guest's to ignore. Code comes from no earlier run but of this test.
         options = "handle_segv=0:handle_sigbus=0:" + os.environ.get("ASAN_OPTIONS", "")
-        return subprocess.run([str(word) for word in command], capture_output=True, text=True, timeout=60,
+        return subprocess.run([str(word) for word in command], capture_output=True, text=True, timeout=240,
                               env={**os.environ, "ASAN_OPTIONS": options,
                                    "DOPPEL_CODE_CACHE": str(self.folder / "code")})
 

@@ -5,6 +5,7 @@ Usage: debug_test.py DOPPEL ENGINE. Exits with 77 where gdb or the cross compile
 """
 import os
 import pathlib
+import re
 import shutil
 import signal
 import socket
@@ -17,14 +18,22 @@ import unittest
 SKIPPED = 77
 GDB, COMPILER = "gdb-multiarch", "riscv64-linux-gnu-gcc"
 SOURCE = pathlib.Path(__file__).with_name("debugged.c")
-SECONDS = 30
+SECONDS = 120  # for what takes some
 PREFIX = "/usr/riscv64-linux-gnu"
 
 DOPPEL, ENGINE = os.path.abspath(sys.argv[1]), sys.argv[2]
 del sys.argv[1:3]
 
-INTERRUPT = ("python import threading, os, signal; "
-             "threading.Timer(1, lambda: os.kill(os.getpid(), signal.SIGINT)).start()")
+# A second after the program goes on the next time: before it does, gdb would drop its other commands.
+INTERRUPT = """
+import os, signal, threading
+
+def interrupt_soon(event):
+    gdb.events.cont.disconnect(interrupt_soon)
+    threading.Timer(1, os.kill, (os.getpid(), signal.SIGINT)).start()
+
+gdb.events.cont.connect(interrupt_soon)
+"""
 
 
 def free_port():
@@ -40,6 +49,9 @@ class Debug(unittest.TestCase):
         cls.addClassCleanup(cls.folder.cleanup)
         cls.guest = cls.folder.name + "/debugged"
         cls.dynamic = cls.folder.name + "/dynamic"
+        interrupt = pathlib.Path(cls.folder.name, "interrupt.py")
+        interrupt.write_text(INTERRUPT)
+        cls.interrupt = f"source {interrupt}"
         for flags, program in (["-static"], cls.guest), ([], cls.dynamic):
             subprocess.run([COMPILER, "-g", "-O1", *flags, str(SOURCE), "-o", program, "-pthread"], check=True)
 
@@ -65,10 +77,14 @@ class Debug(unittest.TestCase):
         for line in ("set confirm off", "set pagination off", "set print entry-values no", "set sysroot " + PREFIX,
                      "set tcp connect-timeout 60", self.connect, *commands):
             command += ["-ex", line]
-        done = subprocess.run([*command, self.program], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                              stderr=subprocess.STDOUT, text=True, timeout=SECONDS, cwd=self.folder.name)
-        self.output = done.stdout
-        return done.stdout
+        with subprocess.Popen([*command, self.program], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                              stderr=subprocess.STDOUT, text=True, cwd=self.folder.name) as gdb:
+            try:
+                self.output = gdb.communicate(timeout=SECONDS)[0]
+            except subprocess.TimeoutExpired:
+                gdb.kill()
+                self.fail(f"gdb has not ended after {SECONDS} seconds\n{gdb.communicate()[0]}")
+        return self.output
 
     def shows(self, *texts):
         """The output has these, in this order."""
@@ -158,7 +174,10 @@ class Debug(unittest.TestCase):
         guest = self.start("storm")
         self.gdb("handle SIGALRM nostop noprint pass", "break hit", "ignore 1 150", "continue", "info breakpoints", "stepi",
                  "next", "set scheduler-locking on", "stepi", "finish", "set scheduler-locking off", "delete", "continue")
-        self.shows("hit Breakpoint 1, hit (n=1)", "already hit 151 times", "exited normally")
+        self.shows("hit Breakpoint 1, hit (n=1)", "already hit", "exited normally")
+        # A signal that comes while a thread steps over the breakpoint has it hit again after the handler. gdb counts that,
+        # and does not stop there.
+        self.assertGreaterEqual(int(re.search(r"already hit (\d+) times", self.output)[1]), 151)
         self.assertEqual(guest.wait(SECONDS), 0)
 
     def test_the_only_thread_that_runs_may_end(self):
@@ -170,14 +189,14 @@ class Debug(unittest.TestCase):
 
     def test_interrupt(self):
         guest = self.start()
-        self.gdb("set var limit = 2000000000", INTERRUPT, "continue", "p others > 0", "p done = 1", "set var limit = 0",
+        self.gdb("set var limit = 2000000000", self.interrupt, "continue", "p others > 0", "p done = 1", "set var limit = 0",
                  "continue")
         self.shows("SIGINT", "= 1", "exited with code 05")
         self.assertEqual(guest.wait(SECONDS), 5)
 
     def test_interrupt_of_a_system_call(self):
         self.start("sleep")
-        self.gdb(INTERRUPT, "continue", "bt", "monitor info", "kill")
+        self.gdb(self.interrupt, "continue", "bt", "monitor info", "kill")
         self.shows("SIGINT", "pause", "main", "in a system call")
 
     def test_a_child_has_no_breakpoints(self):

@@ -250,8 +250,10 @@ static int alarm_in(int milliseconds) {
   return setitimer(ITIMER_REAL, &timer, 0);
 }
 
+// After some signals, however long these take.
 static void* poke(void* argument) {
-  usleep(20000);
+  do usleep(20000);
+  while (seen < 4);
   if (write(*(int*)argument, "x", 1) != 1) abort();
   return 0;
 }
@@ -287,10 +289,10 @@ static void restarts(void) {
   // A flood: each read ends, each signal is counted.
   install(SIGALRM, simple, SA_RESTART);
   pthread_sigmask(SIG_BLOCK, &set, 0);
+  seen = 0;
   pthread_create(&thread, 0, poke, &ends[1]);
   pthread_sigmask(SIG_SETMASK, &before, 0);
   struct itimerval often = {{0, 200}, {0, 200}};
-  seen = 0;
   setitimer(ITIMER_REAL, &often, 0);
   const long under = read(ends[0], &byte, 1);
   memset(&often, 0, sizeof often);
@@ -363,7 +365,7 @@ static void posix_timer(void) {
   struct sigevent event = {.sigev_notify = SIGEV_SIGNAL, .sigev_signo = SIGRTMIN + 3, .sigev_value.sival_int = 7};
   timer_t timer;
   if (timer_create(CLOCK_MONOTONIC, &event, &timer) != 0) return;
-  const struct itimerspec soon = {{0, 0}, {0, 3000000}};
+  const struct itimerspec soon = {{0, 3000000}, {0, 3000000}};  // again, as alarm_in()
   timer_settime(timer, 0, &soon, 0);
   while (seen == 0) pause();
   printf("timer %d %d\n", last_value, last_code == SI_TIMER);
