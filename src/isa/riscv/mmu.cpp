@@ -87,7 +87,10 @@ void Mmu::update() {
   } else {
     ++changes_;
   }
-  if (Slot* slot = latest_[key.mode()]; slot != nullptr && slot->valid && slot->key == key) return use(*slot);
+  // Since then it may have become another mode's.
+  Slot* latest = latest_[key.mode()];
+  if (latest != nullptr && (!latest->valid || latest->key.mode() != key.mode())) latest = nullptr;
+  if (latest != nullptr && latest->key == key) return use(*latest);
   Slot* oldest = slots_.data();
   for (Slot& slot : slots_) {
     if (slot.valid && slot.key == key) return use(slot);
@@ -96,9 +99,8 @@ void Mmu::update() {
   if (oldest->tlb == nullptr) oldest->tlb.reset(make_context());
   oldest->forget();
   oldest->tlb->clear();
-  const Slot* model = latest_[key.mode()];
-  if (model != nullptr && model != oldest && model->valid && bits(model->key.satp, 63, 60) == bits(key.satp, 63, 60)) {
-    oldest->tlb->copy_global(*model->tlb);
+  if (latest != nullptr && latest != oldest && bits(latest->key.satp, 63, 60) == bits(key.satp, 63, 60)) {
+    oldest->tlb->copy_global(*latest->tlb);
   }
   oldest->key = key;
   oldest->valid = true;

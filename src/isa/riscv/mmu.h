@@ -204,7 +204,7 @@ class Mmu {
 
   Hart& hart_;
   std::array<Slot, kSlots> slots_;
-  std::array<Slot*, kModes> latest_{};  // the slot last used for each mode
+  std::array<Slot*, kModes> latest_{};  // the slot last used for each mode; another's since, maybe
   Slot* current_slot_ = nullptr;
   TlbContext* current_ = nullptr;
   TlbContext* beyond_sum_ = nullptr;  // what that is if SUM changes; nullptr if it is not known

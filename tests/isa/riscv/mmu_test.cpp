@@ -480,6 +480,31 @@ TEST_F(Tlb, GlobalPagesAreKnownInNewAddressSpaces) {
   EXPECT_EQ(look(), std::nullopt);
 }
 
+// But never what only another mode may access: not when the mode's own context has been lost to one of that mode, by a fence
+// or to make room.
+TEST_F(Tlb, GlobalPagesStayWithTheirMode) {
+  constexpr u64 kGlobal = 0xffff'ffc0'0012'3000;
+  constexpr u64 kSupervisorMode = u64{1} << mstatus::kMppShift;
+  machine.x(8) = kGlobal;
+  tables.map(kGlobal, kData + 0x1000, pte::kAll | pte::kG);
+  for (const char* fence : {"sfence.vma zero, zero", "addi zero, zero, 0"}) {
+    for (u64 spaces = 1; spaces < 24; ++spaces) {
+      machine.set_status(0, kSupervisorMode);
+      machine.set_satp(tables.satp(100));
+      EXPECT_EQ(look(), std::nullopt);
+      machine.set_status(kSupervisorMode);
+      machine.run(fence);
+      for (u64 asid = 1; asid <= spaces; ++asid) {
+        machine.set_satp(tables.satp(asid));
+        EXPECT_EQ(look(), 1u);
+      }
+      machine.set_status(0, kSupervisorMode);
+      machine.set_satp(tables.satp(200));
+      EXPECT_EQ(look(), std::nullopt) << fence << "; " << spaces;
+    }
+  }
+}
+
 // A fence of one address space leaves global pages alone, as the manual lets it.
 TEST_F(Tlb, FencesOfAddressSpacesLeaveGlobalPages) {
   constexpr u64 kGlobal = 0xffff'ffc0'0012'3000;
