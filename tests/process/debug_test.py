@@ -180,6 +180,12 @@ class Debug(unittest.TestCase):
         self.assertGreaterEqual(int(re.search(r"already hit (\d+) times", self.output)[1]), 151)
         self.assertEqual(guest.wait(SECONDS), 0)
 
+    def test_threads_begin_while_another_steps_over_a_breakpoint(self):
+        guest = self.start("crowd")
+        self.gdb("handle SIGALRM nostop noprint pass", "break hit", "ignore 1 10000", "continue")
+        self.shows("exited normally")
+        self.assertEqual(guest.wait(SECONDS), 0)
+
     def test_the_only_thread_that_runs_may_end(self):
         guest = self.start()
         self.gdb("break sum", "continue", "p done = 1", "set scheduler-locking on", "thread 2", "continue", "info threads", "thread 1",

@@ -61,6 +61,32 @@ static int storms(void) {
   return others == 400 && handled == SIGALRM ? 0 : 1;
 }
 
+static void* brief(void* unused) {
+  hit(1);
+  return unused;
+}
+
+static void* makes_threads(void* unused) {
+  for (int i = 0; i < 50; ++i) {
+    pthread_t thread;
+    pthread_create(&thread, NULL, brief, NULL);
+    pthread_join(thread, NULL);
+  }
+  return unused;
+}
+
+// Threads begin all the time, while others come to breakpoints and signals come to any.
+static int crowd(void) {
+  signal(SIGALRM, handler);
+  const struct itimerval often = {{0, 1000}, {0, 1000}}, never = {0};
+  setitimer(ITIMER_REAL, &often, NULL);
+  pthread_t threads[20];
+  for (int i = 0; i < 20; ++i) pthread_create(&threads[i], NULL, makes_threads, NULL);
+  for (int i = 0; i < 20; ++i) pthread_join(threads[i], NULL);
+  setitimer(ITIMER_REAL, &never, NULL);
+  return others == 1000 ? 0 : 1;
+}
+
 __attribute__((noinline)) int in_child(void) { return square(6); }
 
 static int child(void) {
@@ -90,6 +116,7 @@ int main(int argc, char** argv) {
   if (strcmp(what, "child") == 0) return child();
   if (strcmp(what, "spawn") == 0) return spawned() + square(2);
   if (strcmp(what, "storm") == 0) return storms();
+  if (strcmp(what, "crowd") == 0) return crowd();
   if (strcmp(what, "sleep") == 0) for (;;) pause();
   pthread_t thread;
   pthread_create(&thread, NULL, other, NULL);

@@ -76,6 +76,8 @@ void DebugThreads::add(GuestThread& thread) {
   added.guest = &thread;
   added.id = id;
   added.debugger = make_debugger(thread);
+  // Where the debugger has some threads run and not others, as to step over a breakpoint, it expects no new one's events.
+  added.resumed = added.may_run = all_resumed_;
 }
 
 void DebugThreads::remove(GuestThread& thread) {
@@ -240,9 +242,18 @@ void DebugThreads::halt() {
   forget_what_comes_again();
 }
 
-void DebugThreads::resume(std::span<const debug::ResumeAction> actions) {
+void DebugThreads::resume(std::span<const debug::ResumeAction> named) {
   const std::lock_guard lock(mutex_);
   running_ = true;
+  std::vector<debug::ResumeAction> actions(named.begin(), named.end());
+  const auto is_named = [named](ThreadId id) { return std::ranges::count(named, id, &debug::ResumeAction::thread) != 0; };
+  all_resumed_ = std::ranges::all_of(listed_, [&](ThreadId id) { return is_named(id) || !threads_.contains(id); });
+  if (all_resumed_) {
+    // So would be those that the debugger does not know yet.
+    for (const auto& [id, thread] : threads_) {
+      if (!is_named(id)) actions.push_back({.thread = id});
+    }
+  }
   for (auto& [id, thread] : threads_) thread.resumed = false;
   for (const debug::ResumeAction& action : actions) {
     const auto found = threads_.find(action.thread);
@@ -297,9 +308,9 @@ std::string DebugThreads::auxiliary_vector() {
 
 std::vector<ThreadId> DebugThreads::threads() const {
   const std::lock_guard lock(mutex_);
-  std::vector<ThreadId> ids;
-  for (const auto& [id, thread] : threads_) ids.push_back(id);
-  return ids;
+  listed_.clear();
+  for (const auto& [id, thread] : threads_) listed_.push_back(id);
+  return listed_;
 }
 
 std::string DebugThreads::thread_name(ThreadId id) const {

@@ -131,6 +131,8 @@ class DebugThreads final : public debug::Target {
   bool attended_ = false;
   bool end_told_ = false;
   std::map<debug::ThreadId, Thread> threads_;
+  mutable std::vector<debug::ThreadId> listed_;  // whom threads() gave last: others have begun since
+  bool all_resumed_ = true;                      // all of those were: whoever begins runs along
   std::vector<Event> events_;
   std::map<std::uint64_t, Code> planted_;  // what was there, by address
   unsigned suspended_ = 0;                 // while not 0 they are not in memory
