@@ -43,7 +43,9 @@ class FlatMachine final : public riscv::UserSpace {
     friend bool operator==(const Event&, const Event&) = default;
   };
   static constexpr u64 kEnd = kRam + kRamBytes;
-  static constexpr u64 kGuard = u64{1} << 36;  // on both sides, for addresses near 0 and beyond the end
+  // On both sides, for addresses near 0 and beyond the end. The host's code lies next to it, where the sum of two or three
+  // powers of two, which programs compute, does not lead.
+  static constexpr u64 kGuard = u64{0b110101} << 31;
 
   // Null where the host has something else at the guest's addresses.
   static std::unique_ptr<FlatMachine> make(Place place, const Contents& contents) {
