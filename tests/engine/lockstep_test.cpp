@@ -200,7 +200,7 @@ TEST(Lockstep, FloatingPointBecomesDirtyInShadows) {
 TEST(Lockstep, SupervisorsHaveAWindow) {
   if (!x64::HostFeatures::detect().segment_bases) GTEST_SKIP() << "this host lets nobody set segment bases";
   u64 pages = 0, misses = 0;
-  for (u64 seed = 1; seed <= 60; ++seed) {
+  for (u64 seed = 1; seed <= 120; ++seed) {
     const Scenario scenario = ScenarioMaker(seed).make(false, true);
     Lockstep lockstep(scenario, Machine::kShadowing);
     lockstep.run_chunks(scenario.chunks.size());

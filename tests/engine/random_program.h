@@ -385,6 +385,20 @@ class ScenarioMaker {
       emit(fmt::format("{} {}, {:#x}, x{}", mnemonic, rd, which, source));
     }
   }
+  // What is done with users' memory, where the supervisor opens it, and what once it is closed, or the other way around.
+  void emit_opening() {
+    const std::string_view first = chance(0.8) ? "csrrs" : "csrrc";
+    const std::string_view rd = one_of<std::string_view>({"zero", "t2"});
+    emit(fmt::format("li t1, {:#x}; {} {}, sstatus, t1", riscv::mstatus::kSum, first, rd));
+    chance(0.8) ? emit_accesses() : emit_unit();
+    if (chance(0.2)) return;
+    if (rd == "t2" && chance(0.5)) {
+      emit("csrrw t2, sstatus, t2");
+    } else {
+      emit(fmt::format("li t1, {:#x}; {} {}, sstatus, t1", riscv::mstatus::kSum, first == "csrrs" ? "csrrc" : "csrrs", rd));
+    }
+    if (chance(0.5)) emit_accesses();
+  }
   void emit_fence() {
     switch (below(5)) {
       case 0: {
@@ -465,7 +479,9 @@ class ScenarioMaker {
       case 17: return user_ ? emit_raw() : chance(0.5) ? emit_drop() : emit_fence();
       case 18: return user_ ? emit_raw() : chance(0.6) ? emit_csr() : chance(0.5) ? emit_remap() : emit_satp();
       // So many sums give the address of a handler sooner or later.
-      default: return guarded_ && chance(0.5) ? emit_pressure() : emit_csr();
+      default:
+        if (guarded_ && chance(0.5)) return emit_pressure();
+        return paged_ && !user_ && chance(0.5) ? emit_opening() : emit_csr();
     }
   }
 
