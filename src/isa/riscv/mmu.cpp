@@ -87,10 +87,8 @@ void Mmu::update() {
   } else {
     ++changes_;
   }
-  // Since then it may have become another mode's.
-  Slot* latest = latest_[key.mode()];
-  if (latest != nullptr && (!latest->valid || latest->key.mode() != key.mode())) latest = nullptr;
-  if (latest != nullptr && latest->key == key) return use(*latest);
+  Slot* model = latest(key.mode());
+  if (model != nullptr && model->key == key) return use(*model);
   Slot* oldest = slots_.data();
   for (Slot& slot : slots_) {
     if (slot.valid && slot.key == key) return use(slot);
@@ -99,8 +97,8 @@ void Mmu::update() {
   if (oldest->tlb == nullptr) oldest->tlb.reset(make_context());
   oldest->forget();
   oldest->tlb->clear();
-  if (latest != nullptr && latest != oldest && bits(latest->key.satp, 63, 60) == bits(key.satp, 63, 60)) {
-    oldest->tlb->copy_global(*latest->tlb);
+  if (model != nullptr && model != oldest && bits(model->key.satp, 63, 60) == bits(key.satp, 63, 60)) {
+    oldest->tlb->copy_global(*model->tlb);
   }
   oldest->key = key;
   oldest->valid = true;
@@ -119,8 +117,8 @@ void Mmu::use(Slot& slot) {
   if (slot.key.data_privilege != kSupervisor) return;
   Key key = slot.key;
   key.sum = !key.sum;
-  const Slot* beyond = latest_[key.mode()];
-  beyond_sum_ = beyond != nullptr && beyond->valid && beyond->key == key ? beyond->tlb.get() : nullptr;
+  const Slot* beyond = latest(key.mode());
+  beyond_sum_ = beyond != nullptr && beyond->key == key ? beyond->tlb.get() : nullptr;
 }
 
 void Mmu::flush() {

@@ -158,6 +158,11 @@ class Mmu {
   static constexpr unsigned kMostShadows = 4;
 
   Key key_now() const;
+  // The slot last used for that mode; nullptr if it has become another's since.
+  Slot* latest(unsigned mode) const {
+    Slot* slot = latest_[mode];
+    return slot != nullptr && slot->valid && slot->key.mode() == mode ? slot : nullptr;
+  }
   void use(Slot& slot);
   // `may_update`: sets A and D bits if need be; otherwise a page that lacks them is a fault.
   std::expected<Walk, Trap> walk(std::uint64_t gva, Access access, std::uint8_t privilege, bool may_update = true);
@@ -204,7 +209,7 @@ class Mmu {
 
   Hart& hart_;
   std::array<Slot, kSlots> slots_;
-  std::array<Slot*, kModes> latest_{};  // the slot last used for each mode; another's since, maybe
+  std::array<Slot*, kModes> latest_{};  // to be asked by latest()
   Slot* current_slot_ = nullptr;
   TlbContext* current_ = nullptr;
   TlbContext* beyond_sum_ = nullptr;  // what that is if SUM changes; nullptr if it is not known
