@@ -675,6 +675,11 @@ class TranslatorEngine::HostFloating {
   bool was_open_;
 };
 
+TranslatorEngine& TranslatorEngine::called() {
+  running->follow_tlb();
+  return *running;
+}
+
 x64::SlowResult TranslatorEngine::fault(std::uint64_t access) {
   state_.frame.budget += x64::slow_unretired(access);
   hart_.take_trap(interpreter_.fault(), state_.frame.page + x64::slow_page_offset(access));
@@ -682,8 +687,7 @@ x64::SlowResult TranslatorEngine::fault(std::uint64_t access) {
 }
 
 x64::SlowResult TranslatorEngine::slow_read(void*, std::uint64_t address, std::uint64_t, std::uint64_t access) {
-  TranslatorEngine& self = *running;
-  self.follow_tlb();
+  TranslatorEngine& self = called();
   const HostFloating host(self);
   const ir::Access kind = x64::slow_access(access);
   const std::optional<std::uint64_t> value = self.interpreter_.read(address, ir::bytes_of(kind));
@@ -699,8 +703,7 @@ x64::SlowResult TranslatorEngine::slow_read(void*, std::uint64_t address, std::u
 
 x64::SlowResult TranslatorEngine::slow_write(void*, std::uint64_t address, std::uint64_t value,
                                              std::uint64_t access) {
-  TranslatorEngine& self = *running;
-  self.follow_tlb();
+  TranslatorEngine& self = called();
   const HostFloating host(self);
   const unsigned bytes = ir::bytes_of(x64::slow_access(access));
   const std::uint64_t masked = bytes == 8 ? value : value & ((std::uint64_t{1} << (8 * bytes)) - 1);
@@ -710,10 +713,9 @@ x64::SlowResult TranslatorEngine::slow_write(void*, std::uint64_t address, std::
 
 x64::SlowResult TranslatorEngine::slow_step(void*, std::uint64_t, std::uint64_t raw, std::uint64_t access) {
   using x64::Resume;
-  TranslatorEngine& self = *running;
+  TranslatorEngine& self = called();
   HartState& state = self.state_;
   const std::uint64_t pc = state.frame.page + x64::slow_page_offset(access);
-  self.follow_tlb();
   const std::uint64_t changes = self.mmu_.changes();
   const bool computing = self.floating_open_;
   self.close_floating();

@@ -117,11 +117,13 @@ class TranslatorEngine final : public Engine {
   // Runs `at`, which is of `code`, until it comes back.
   void enter(Code& code, const std::byte* at);
   void use_tlb();  // has translated code look into the TLB in force, and its window
-  // To be called first of all where translated code was left or calls: it may have gone to another TLB by itself.
+  // To be called first of all where translated code was left: it may have gone to another TLB by itself.
   void follow_tlb() {
     if (state_.frame.tlb != &mmu_.tlb()) follow_to_other_tlb();
   }
   void follow_to_other_tlb();
+  // The engine that translated code calls, which may use the TLB. For helpers that do.
+  static TranslatorEngine& called();
   void use_segment(std::uintptr_t base);
   riscv::FetchEntry& fetch_entry();  // where the TLB may hold state.pc's page
   std::uint32_t known_here();  // the encoding at state.pc, or what its page has of it; 0 where nothing is known
