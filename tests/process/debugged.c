@@ -49,15 +49,20 @@ static void* storm(void* unused) {
   return unused;
 }
 
+// SIGALRM comes so often; 0: no more.
+static void ring_every(long microseconds) {
+  const struct itimerval timer = {{0, microseconds}, {0, microseconds}};
+  signal(SIGALRM, handler);
+  setitimer(ITIMER_REAL, &timer, NULL);
+}
+
 // Threads, system calls and signals at once.
 static int storms(void) {
-  signal(SIGALRM, handler);
-  const struct itimerval often = {{0, 2000}, {0, 2000}}, never = {0};
-  setitimer(ITIMER_REAL, &often, NULL);
+  ring_every(2000);
   pthread_t threads[4];
   for (int i = 0; i < 4; ++i) pthread_create(&threads[i], NULL, storm, NULL);
   for (int i = 0; i < 4; ++i) pthread_join(threads[i], NULL);
-  setitimer(ITIMER_REAL, &never, NULL);
+  ring_every(0);
   return others == 400 && handled == SIGALRM ? 0 : 1;
 }
 
@@ -77,13 +82,11 @@ static void* makes_threads(void* unused) {
 
 // Threads begin all the time, while others come to breakpoints and signals come to any.
 static int crowd(void) {
-  signal(SIGALRM, handler);
-  const struct itimerval often = {{0, 1000}, {0, 1000}}, never = {0};
-  setitimer(ITIMER_REAL, &often, NULL);
+  ring_every(1000);
   pthread_t threads[20];
   for (int i = 0; i < 20; ++i) pthread_create(&threads[i], NULL, makes_threads, NULL);
   for (int i = 0; i < 20; ++i) pthread_join(threads[i], NULL);
-  setitimer(ITIMER_REAL, &never, NULL);
+  ring_every(0);
   return others == 1000 ? 0 : 1;
 }
 
