@@ -469,7 +469,8 @@ class Compiler::Emission {
                      const Here& here, const Alone& access_alone);
   // Where a base is in rax the ways here use that themselves: then `offset` is added to it, and given.
   std::int64_t move_base(const x86::Gp& base, std::int64_t offset);
-  // Finds the location of a load or store that is in no group; jumps to `slow` with the guest address in rax when it has none. Leaves rdx free.
+  // Finds the location of a load or store that is in no group; jumps to `slow` with the guest address in rax when it has
+  // none. Leaves rdx free.
   x86::Mem locate(const Inst& inst, const x86::Gp& base, std::uint32_t array, const Label& slow);
 
   // The instruction is left to the interpreter; values that share a pinned register must leave it first.
