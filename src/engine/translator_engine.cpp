@@ -80,6 +80,7 @@ x64::StateOffsets TranslatorEngine::state_offsets(x64::MemoryModel memory) {
   o.stack_pointer = riscv::state_offset::x(2);
   o.jump_mask = frame(offsetof(isa::CodeFrame, jump_mask));
   o.page_entries = offsetof(CodeCache::Entries, code);
+  o.page_first = offsetof(CodeCache::Entries, first);
   o.integer_registers = riscv::state_offset::x(0);
   o.integer_count = 32;
   o.floating_registers = riscv::state_offset::f(0);
@@ -156,6 +157,10 @@ Result<std::shared_ptr<CodeCache>> TranslatorEngine::make_cache(riscv::Hart& har
   } else {
     guest.lift = [lifter](auto page, std::uint64_t, unsigned offset, const auto& limits, ir::Block& block) {
       lifter->lift(page, offset, block, limits);
+    };
+    guest.behind = [&hart]() -> const std::byte* {
+      const auto next = hart.mmu().look_up(align_down(hart.state().pc, kPageSize) + kPageSize);
+      return next ? hart.mmu().ram(*next, kPageSize) : nullptr;
     };
     guest.on_clear = [&hart] { hart.mmu().flush_fetch(); };
   }
@@ -594,13 +599,16 @@ void TranslatorEngine::step(std::uint32_t raw) {
   raw == 0 ? interpreter_.step() : interpreter_.step(raw);
 }
 
-std::uint32_t TranslatorEngine::across_pages(std::uint16_t first) const {
-  const std::uint64_t next = align_down(state_.pc, kPageSize) + kPageSize;
+std::uint32_t TranslatorEngine::across_pages(std::uint16_t first) {
+  const std::uint64_t page = align_down(state_.pc, kPageSize);
+  const std::uint64_t next = page + kPageSize;
   const riscv::FetchEntry& entry = mmu_.tlb().translated[TlbContext::index(next)];
   if (entry.tag != next) return 0;
-  std::uint16_t second = 0;
-  std::memcpy(&second, CodeCache::source(*static_cast<CodeCache::Entries*>(entry.code)), sizeof second);
-  return std::uint32_t{second} << 16 | first;
+  const auto& behind = *static_cast<CodeCache::Entries*>(entry.code);
+  if (const riscv::FetchEntry& here = fetch_entry(); here.tag == page) {
+    code_.cache->note_behind(*static_cast<CodeCache::Entries*>(here.code), CodeCache::source(behind));
+  }
+  return std::uint32_t{behind.first} << 16 | first;
 }
 
 bool TranslatorEngine::recover_fault(ucontext_t& context) {

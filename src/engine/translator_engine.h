@@ -128,7 +128,7 @@ class TranslatorEngine final : public Engine {
   riscv::FetchEntry& fetch_entry();  // where the TLB may hold state.pc's page
   std::uint32_t known_here();  // the encoding at state.pc, or what its page has of it; 0 where nothing is known
   // The encoding at state.pc, of which `first` is all that the page has; 0 if the next page is not known.
-  std::uint32_t across_pages(std::uint16_t first) const;
+  std::uint32_t across_pages(std::uint16_t first);
   bool computes(std::uint32_t raw) const;  // is a floating-point instruction
   void step();
   // Interprets straight on from state.pc, as long as that needs no look from the dispatcher; up to `end`, in

@@ -78,6 +78,11 @@ bool is_on_bits(Op op) {
          op == Op::kFbox || op == Op::kFunbox || op == Op::kFlow || op == Op::kFcanonical;
 }
 
+Leaving step_of(const Block& block, const Inst& inst) {
+  const u64 here = block.origins.empty() ? 0 : block.origins[inst.origin].offset;
+  return {Leaving::Cause::kExit, here, static_cast<std::uint8_t>(ExitKind::kStep), inst.origin};
+}
+
 }  // namespace
 
 Leaving evaluate(const Block& block, std::span<std::byte> state, Environment& environment) {
@@ -145,14 +150,13 @@ Leaving evaluate(const Block& block, std::span<std::byte> state, Environment& en
       case Op::kUncount:
         if ((a != 0) == (inst.detail == 0)) environment.uncount(immediate);
         break;
-      case Op::kFordered: {
-        if (!is_nan(inst.type, a)) {
-          value = a;
-          break;
-        }
-        const u64 here = block.origins.empty() ? 0 : block.origins[inst.origin].offset;
-        return {Cause::kExit, here, static_cast<std::uint8_t>(ExitKind::kStep), inst.origin};
-      }
+      case Op::kFordered:
+        if (is_nan(inst.type, a)) return step_of(block, inst);
+        value = a;
+        break;
+      case Op::kBehind:
+        if (!environment.behind(immediate)) return step_of(block, inst);
+        break;
       case Op::kExitIf:
         if (a == 0) break;
         [[fallthrough]];

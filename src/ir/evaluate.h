@@ -22,6 +22,8 @@ class Environment {
   // False if the access faults.
   virtual bool store(Access access, std::uint64_t address, std::uint64_t value) = 0;
   virtual void fence() = 0;
+  // Whether the two bytes that follow the page are these.
+  virtual bool behind(std::uint64_t bytes) = 0;
   // Runs a helper, which may change the state. False if it leaves the block.
   virtual bool call(std::int64_t helper) = 0;
   // The block counts so many guest instructions less.

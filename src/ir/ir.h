@@ -126,6 +126,9 @@ constexpr unsigned bytes_of(Type type) { return type == Type::kVoid ? 0 : type =
   /* the accrued exceptions, by RISC-V's bits: those of the engine and those in the state's byte at imm */ \
   X(kFflags, "fflags", kI64, 0, "L")                                                               \
   X(kFsetFlags, "fset_flags", kVoid, 1, "L") /* low five bits */                                   \
+  /* in code of several pages: nothing if the two bytes that follow the page, where it is run now, are imm; otherwise */ \
+  /* leaves by a step of its instruction */                                                        \
+  X(kBehind, "behind", kVoid, 0, "L")                                                              \
   X(kClock, "clock", kI64, 0, "")      /* what the engine's clock shows; anew each time */          \
   /* operand 0 != 0: imm of the block's guest instructions have not run; detail 1: if it is 0 */                  \
   X(kUncount, "uncount", kVoid, 1, "")                                                             \

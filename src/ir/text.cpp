@@ -105,6 +105,7 @@ class Printer {
       case Op::kAtomic: add(" {}, [%{}], %{}", name_in(kAtomicNames, static_cast<std::size_t>(inst.imm)), a, b); break;
       case Op::kCompareSwap: add(" [%{}], %{}, %{}", a, b, c); break;
       case Op::kZero: add(" {}, [%{}]", inst.imm, a); break;
+      case Op::kBehind:
       case Op::kCall: add(" {}", inst.imm); break;
       case Op::kUncount: add(" {}, {} %{}", inst.imm, name_in(kUncountNames, inst.detail), a); break;
       case Op::kExit: add(" {:+}", inst.imm); break;
@@ -319,6 +320,12 @@ class Parser {
         if (!bytes || !scanner.take(',')) return fail("expected how many bytes, and a comma");
         if (auto parsed = address(scanner, inst); !parsed) return parsed;
         if (inst.imm != 0) return fail("its address has no offset");
+        inst.imm = *bytes;
+        return {};
+      }
+      case Op::kBehind: {
+        const auto bytes = scanner.take_unsigned_as<std::uint16_t>();
+        if (!bytes) return fail("expected two bytes as a number");
         inst.imm = *bytes;
         return {};
       }

@@ -170,6 +170,7 @@ class Verifier {
         most = 4096;
         if ((inst.imm & (inst.imm - 1)) != 0) return fail("{} bytes are no power of two", inst.imm);
         break;
+      case Op::kBehind: most = std::numeric_limits<std::uint16_t>::max(); break;
       case Op::kUncount:
         least = 1;
         most = kMostInsts;

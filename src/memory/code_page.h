@@ -43,6 +43,8 @@ class CodePage {
   void copy_behind(const std::byte* host) { words_[kWords] = load(host, 0) & 0xffff; }
   bool same_behind(const std::byte* host) const { return words_[kWords] == (load(host, 0) & 0xffff); }
 
+  static std::uint16_t first_halfword(const std::byte* host) { return static_cast<std::uint16_t>(load(host, 0)); }
+
   // Words of std::uint64_t are readable as bytes. kPageSize of them, and kBytesBehind.
   const std::byte* bytes() const { return reinterpret_cast<const std::byte*>(words_.data()); }
 

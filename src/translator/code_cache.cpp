@@ -16,6 +16,8 @@ namespace {
 constexpr std::uint64_t kNoAddress = 1;  // of an empty jump entry
 // How often an instruction misses the window before it is taken to do so always.
 constexpr std::uint8_t kMostMisses = 16;
+// How often code is made anew for what follows its page.
+constexpr std::uint8_t kMostChangesBehind = 8;
 // So many pages are compared with memory as soon as code may have changed, before anybody enters them. Of how many times
 // the last one leaves that to who does, to learn which ones are still entered.
 constexpr std::size_t kMostEntered = 64;
@@ -151,7 +153,7 @@ bool CodeCache::is_current(const void* entries) { return static_cast<const Entri
 bool CodeCache::verify(Page& page, const std::byte* host) {
   Page::Source& source = *page.source;
   bool changed = source.used != 0 && !source.copy.same(host, source.used);
-  if (source.used_behind && !changed) {
+  if (source.used_behind && !changed && flat()) {
     const Guest::Bytes behind = guest_.bytes_at(page.base + kPageSize);
     changed = behind.host == nullptr || !source.copy.same_behind(behind.host);
   }
@@ -162,6 +164,7 @@ bool CodeCache::verify(Page& page, const std::byte* host) {
     source.used_behind = false;
     page.loaded = false;
   }
+  if (page.entries != nullptr) page.entries->first = CodePage::first_halfword(host);
   source.host = host;
   source.others_stale = true;
   source.has_behind = source.used_behind;
@@ -207,8 +210,8 @@ std::span<const std::byte> CodeCache::source(Page& page, unsigned offset, std::s
     verify(page, now.host);
   }
   if (page.source != nullptr) {
-    if (guest_.bytes_at && !page.source->has_behind && offset + bytes > kPageSize) {
-      const Guest::Bytes behind = guest_.bytes_at(page.base + kPageSize);
+    if (!page.source->has_behind && offset + bytes > kPageSize) {
+      const Guest::Bytes behind = flat() ? guest_.bytes_at(page.base + kPageSize) : Guest::Bytes{guest_.behind()};
       if (page.source->has_behind = behind.host != nullptr; page.source->has_behind) {
         any_large_ = any_large_ || behind.page_bytes > kPageSize;
         page.source->copy.copy_behind(behind.host);
@@ -447,16 +450,31 @@ void CodeCache::note_outside(Entries& entries, unsigned offset) {
   if (!page.window || ++page.misses[offset] < kMostMisses) return;
   page.window->outside.set(offset / 2);
   page.misses.erase(offset);
-  // Code that has it is made anew when it comes again.
+  drop_blocks(page, offset, offset + 1);
+}
+
+void CodeCache::note_behind(Entries& entries, const std::byte* behind) {
+  const std::lock_guard lock(mutex_);
+  Page& page = *entries.page;
+  Page::Source& source = *page.source;
+  if ((source.has_behind && source.copy.same_behind(behind)) || source.changes_behind == kMostChangesBehind) return;
+  ++source.changes_behind;
+  source.copy.copy_behind(behind);
+  source.has_behind = true;
+  // Blocks end before what could not be lifted.
+  drop_blocks(page, kPageSize - CodePage::kBytesBehind - 1, kPageSize);
+}
+
+void CodeCache::drop_blocks(Page& page, unsigned begin, unsigned end) {
   for (auto at = page.blocks.begin(); at != page.blocks.end();) {
-    auto& [begin, block] = *at;
-    if (offset < block.begin || offset >= block.end) {
+    auto& [offset, block] = *at;
+    if (begin >= block.end || end <= block.begin) {
       ++at;
       continue;
     }
-    unlink(page, begin, block);
-    entries.code[begin / 2] = 0;
-    entries.runs[begin / 2] = std::numeric_limits<std::uint8_t>::max();
+    unlink(page, offset, block);
+    page.entries->code[offset / 2] = 0;
+    page.entries->runs[offset / 2] = std::numeric_limits<std::uint8_t>::max();
     at = page.blocks.erase(at);
   }
 }
@@ -511,7 +529,9 @@ void CodeCache::load(Page& page) {
   std::span<const std::byte> present;
   if (page.source != nullptr || guest_.bytes_at) {
     present = source(page, 0, kPageSize + CodePage::kBytesBehind);
-    page.archived_at = CodeArchive::page_of(present, flat() ? page.base : page.window.has_value());
+    // In paged memory the page may be followed by others in other runs.
+    page.archived_at = flat() ? CodeArchive::page_of(present, page.base)
+                              : CodeArchive::page_of(present.first(kPageSize), page.window.has_value());
   } else {
     page.archived_at = page.base;
   }

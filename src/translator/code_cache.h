@@ -53,6 +53,7 @@ class CodeCache {
   struct Entries {
     std::array<std::uint32_t, kPageSize / 2> code{};
     std::array<std::uint8_t, kPageSize / 2> runs{};  // for the engine, of what has no code yet
+    std::uint16_t first = 0;                         // the page's first halfword, as of the last comparison with memory
     Page* page = nullptr;
   };
 
@@ -125,6 +126,9 @@ class CodeCache {
     std::function<Bytes(std::uint64_t page)> bytes_at;
     // In flat memory, if code is kept: whether what can be fetched there is likely to be there again in another run.
     std::function<bool(std::uint64_t address)> recurs;
+    // In paged memory: where the bytes are that follow the page at which the vCPU is now; nullptr if that is not known. Any
+    // answer will do, since code asks again.
+    std::function<const std::byte*()> behind;
     // In paged memory, called when pages are about to vanish: pointers to them must be forgotten.
     std::function<void()> on_clear;
   };
@@ -149,6 +153,9 @@ class CodeCache {
   const std::byte* find(Entries& entries, unsigned offset, const void* site, const Way& way);
   // The page's bytes, as blocks are made of them.
   static const std::byte* source(const Entries& entries);
+  // The page's last instruction goes on in what follows it, where now those bytes are. If its code expects others, or none,
+  // it is made anew.
+  void note_behind(Entries& entries, const std::byte* behind);
   // The instruction at `offset` of such a page has accessed what is not in the window. Whoever does so often has code
   // made that does not expect it there.
   void note_outside(Entries& entries, unsigned offset);
@@ -276,6 +283,8 @@ class CodeCache {
   // From now on whoever goes to the block comes to `code`.
   void redirect(Page& page, unsigned offset, Block& block, std::uint32_t code);
   void drop_blocks(Page& page);
+  // Drops those that reach beyond `begin` and begin before `end`, to be made anew when they come again.
+  void drop_blocks(Page& page, unsigned begin, unsigned end);
   void unlink(const Page& page, unsigned offset, Block& block);  // nobody goes to it any more
   // Adds code with its links, linked where their targets are known; nullopt when there is no room.
   struct NewCode {

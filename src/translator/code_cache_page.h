@@ -42,6 +42,7 @@ struct CodeCache::Page {
     bool others_stale = false;     // the other lines may be older than that comparison
     bool has_behind = false;       // the copy has what comes behind the page
     bool used_behind = false;      // likewise
+    std::uint8_t changes_behind = 0;  // in paged memory, how often note_behind() was told of others
 
     const std::byte* fresh() {
       if (std::exchange(others_stale, false)) copy.copy(host, ~used);

@@ -1,5 +1,5 @@
-// Jumps of a supervisor from page to page, which are linked for as long as the same page lies where they go. Held to the
-// interpreter while mappings and code change.
+// Ways of a supervisor from page to page: jumps, which are linked for as long as the same page lies where they go; and
+// instructions that lie in both. Held to the interpreter while mappings and code change.
 #include <gmock/gmock.h>
 
 #include "lockstep.h"
@@ -44,11 +44,18 @@ class Code {
   std::vector<std::uint16_t> words_;
 };
 
-enum class Way { kCall, kLongCall, kJump, kLongJump, kBranch };
+enum class Way { kCall, kLongCall, kJump, kLongJump, kBranch, kStraddle };
+
+// The instruction that goes on in the next page, by a halfword that says what it adds.
+constexpr u64 kStraddling = kPageSize - 2;
+std::array<std::uint16_t, 2> straddling(int adds) {
+  const std::uint32_t raw = riscv::test::row_of("addi").pattern.encode({.imm = adds, .rd = 25, .rs1 = 25});
+  return {static_cast<std::uint16_t>(raw), static_cast<std::uint16_t>(raw >> 16)};
+}
 
 // From where the code is to the target in the next page, which comes back.
 void go_far(Code& code, Way way) {
-  if (way == Way::kJump || way == Way::kLongJump || way == Way::kBranch) {
+  if (way != Way::kCall && way != Way::kLongCall) {
     const int length = way == Way::kLongJump ? 16 : 12;
     code.add(fmt::format("auipc ra, 0; addi ra, ra, {}", length));
   }
@@ -57,6 +64,7 @@ void go_far(Code& code, Way way) {
   switch (way) {
     case Way::kCall:
     case Way::kJump: code.add("jal", {.imm = distance, .rd = calls ? std::uint8_t{1} : std::uint8_t{0}}); break;
+    case Way::kStraddle: code.add("jal", {.imm = static_cast<std::int32_t>(kStraddling - code.here()), .rd = 0}); break;
     case Way::kBranch: code.add("beq", {.imm = distance, .rs1 = 0, .rs2 = 0}); break;
     default: {
       const int low = distance - static_cast<int>(kPageSize);
@@ -81,6 +89,11 @@ Scenario scenario_of(u64 place, Way way, std::string_view change, u64 instructio
   contents.load(kFirst, code.words());
   contents.load(kSecond + kTarget, riscv::test::assemble("addi s7, s7, 10; xori s6, s7, 5; jalr zero, 0(ra)", 0));
   contents.load(kOther + kTarget, riscv::test::assemble("addi s7, s7, 300; jalr zero, 0(ra)", 0));
+  contents.poke(kFirst + kStraddling, straddling(0)[0]);
+  for (const u64 page : {kSecond, kOther}) {
+    contents.poke(page, straddling(page == kSecond ? 5 : 700)[1]);
+    contents.load(page + 2, riscv::test::assemble(fmt::format("jal zero, {}", kTarget - 2), 0));
+  }
   for (u64 offset = 0; offset < kPageSize; offset += 4) contents.poke(kMachineHandler + offset, std::uint32_t{0x6f});
   for (const u64 tables : {kTables, kOtherSpace}) {
     contents.poke(tables + 8 * (kRam >> 30), leaf(kRam));
@@ -110,7 +123,7 @@ Scenario scenario_of(u64 place, Way way, std::string_view change, u64 instructio
   return scenario;
 }
 
-constexpr std::array kWays{Way::kCall, Way::kLongCall, Way::kJump, Way::kLongJump, Way::kBranch};
+constexpr std::array kWays{Way::kCall, Way::kLongCall, Way::kJump, Way::kLongJump, Way::kBranch, Way::kStraddle};
 
 class FarLinks : public testing::Test {
  protected:
@@ -156,6 +169,19 @@ TEST_F(FarLinks, TheAddressSpaceChanges) {
 // addi s7, s7, 10 becomes addi s7, s7, 26, and so on.
 TEST_F(FarLinks, TheCodeChanges) {
   expect_links("lw t4, 16(s8); li t3, 0x1000000; add t4, t4, t3; sw t4, 16(s8); fence.i");
+  // The second half of the instruction that lies in both.
+  expect_links("lhu t4, 0(s8); addi t4, t4, 256; sh t4, 0(s8); fence.i");
+}
+
+TEST_F(FarLinks, InstructionsInTwoPagesAreTranslated) {
+  for (const u64 place : {kImage, kHigh}) {
+    const Scenario scenario = scenario_of(place, Way::kStraddle, "");
+    for (const TranslatorEngine::Options& options : {Machine::kEager, Machine::kShadowing}) {
+      Machine machine(options, scenario.contents);
+      machine.run(scenario.chunks.front().instructions);
+      EXPECT_LT(machine.statistics().steps, 100u);
+    }
+  }
 }
 
 // The same page elsewhere goes to what lies behind it there.
@@ -171,7 +197,8 @@ TEST_F(FarLinks, ThePageIsGone) {
     Machine machine(Machine::kShadowing, scenario.contents);
     machine.run(scenario.chunks.front().instructions);
     EXPECT_EQ(machine.state().mcause, 12u);
-    EXPECT_EQ(machine.state().mepc, kImage + kPageSize + kTarget);
+    EXPECT_EQ(machine.state().mepc, kImage + (way == Way::kStraddle ? kStraddling : kPageSize + kTarget));
+    EXPECT_EQ(machine.state().mtval, kImage + kPageSize + (way == Way::kStraddle ? 0 : kTarget));
   }
 }
 

@@ -21,6 +21,7 @@ struct World : Environment {
   unsigned fences = 0;
   u64 uncounted = 0;
   bool helper_returns = true;
+  u64 bytes_behind = 0;
 
   std::optional<u64> load(Access access, u64 address) override {
     if (address > sizeof memory - bytes_of(access)) return std::nullopt;
@@ -34,6 +35,7 @@ struct World : Environment {
     return true;
   }
   void fence() override { ++fences; }
+  bool behind(u64 bytes) override { return bytes == bytes_behind; }
   bool call(std::int64_t helper) override {
     state[0] = static_cast<u64>(helper);
     return helper_returns;
@@ -179,6 +181,20 @@ TEST(Evaluate, ANanThatMustBeOrderedLeavesByAStep) {
   EXPECT_EQ(world.run(kText), (Leaving{Leaving::Cause::kExit, 8, 0, 1}));
   EXPECT_EQ(world.state[1], world.state[0]);
   world.state[0] |= 1;
+  EXPECT_EQ(world.run(kText), (Leaving{Leaving::Cause::kExit, 4, static_cast<std::uint8_t>(ExitKind::kStep), 1}));
+}
+
+TEST(Evaluate, WhatIsBehindThePageOrAStep) {
+  World world;
+  constexpr std::string_view kText = R"(
+    @0 raw 0x13 +0
+    @1 raw 0x13 +4
+    behind 0xffff
+    exit +8
+  )";
+  world.bytes_behind = 0xffff;
+  EXPECT_EQ(world.run(kText), (Leaving{Leaving::Cause::kExit, 8, 0, 1}));
+  world.bytes_behind = 0x7fff;
   EXPECT_EQ(world.run(kText), (Leaving{Leaving::Cause::kExit, 4, static_cast<std::uint8_t>(ExitKind::kStep), 1}));
 }
 

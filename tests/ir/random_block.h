@@ -130,7 +130,8 @@ class RandomBlock {
   }
 
   void leave() {
-    switch (below(7)) {
+    switch (below(8)) {
+      case 5: builder_.emit(Op::kBehind, Type::kVoid, kNone, kNone, kNone, below(1 << 16)); break;
       case 4: {
         const Value condition = with(below(2) == 0 ? Op::kEq : Op::kNe, any(Type::kI64), below(2));
         builder_.emit(Op::kUncount, Type::kVoid, condition, kNone, kNone, 1 + below(3), detail_below(2));

@@ -35,6 +35,7 @@ class RecordingEnvironment : public Environment {
     return !record(Op::kStore, static_cast<std::uint64_t>(access), address, value);
   }
   void fence() override { record(Op::kFence, 0); }
+  bool behind(std::uint64_t bytes) override { return !record(Op::kBehind, bytes); }
   bool call(std::int64_t helper) override {
     const bool leaves = record(Op::kCall, static_cast<std::uint64_t>(helper));
     state_[answer() % state_.size()] ^= static_cast<std::byte>(answer() >> 8);

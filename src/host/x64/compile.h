@@ -87,6 +87,7 @@ struct StateOffsets {
   // the address without its lowest bit.
   std::uint32_t jump_mask;                       // of isa::CodeFrame: those bits of the address
   std::uint32_t page_entries;  // in a page object: a 32-bit code offset for each halfword of the page
+  std::uint32_t page_first;    // likewise: the page's first two bytes, as fetches see them
   std::vector<std::uint32_t> pinned;             // state offsets of the registers to keep in host registers
   // Where the guest's registers are: the first ones' offsets, 8 bytes each. Regions choose pins among them.
   std::uint32_t integer_registers, integer_count, floating_registers, floating_count;

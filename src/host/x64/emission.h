@@ -501,6 +501,7 @@ class Compiler::Emission {
   void emit_compare_swap(const Inst& inst);
   // Without a TLB entry the whole instruction is left to the interpreter, which changes no register by it.
   void emit_zero(const Inst& inst);
+  void emit_behind(const Inst& inst);
   void emit_clock();
   void emit_load(const Inst& inst);
   void emit_store(const Inst& inst);

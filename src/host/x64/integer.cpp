@@ -76,6 +76,7 @@ void Compiler::Emission::emit(const Inst& inst) {
     case Op::kCompareSwap: return emit_compare_swap(inst);
     case Op::kZero: return emit_zero(inst);
     case Op::kFence: a_.mfence(); return;
+    case Op::kBehind: return emit_behind(inst);
     case Op::kClock: return emit_clock();
     case Op::kFflags: return emit_flags_get(inst);
     case Op::kFsetFlags: return emit_flags_set(inst);

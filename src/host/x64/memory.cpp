@@ -405,6 +405,19 @@ void Compiler::Emission::store_to(const x86::Mem& at, const x86::Xmm& from, ir::
   }
 }
 
+void Compiler::Emission::emit_behind(const Inst& inst) {
+  assert(!flat());
+  const Label out = leave_by_step(inst);
+  a_.mov(x86::rax, state(o_.page));
+  a_.add(x86::rax, 4096);
+  const TlbEntry entry(a_, o_, features_, tlb_by_segment());
+  a_.cmp(x86::rax, entry.field(o_.tlb_fetch));
+  a_.jne(out);
+  a_.mov(x86::rcx, entry.field(o_.tlb_fetch + 8));
+  a_.cmp(x86::word_ptr(x86::rcx, static_cast<int>(o_.page_first)), static_cast<std::int16_t>(inst.imm));
+  a_.jne(out);
+}
+
 x86::Mem Compiler::Emission::atomic_location(const Inst& inst, bool reads_only) {
   const x86::Gp base = use(inst.operands[0], x86::rax);
   const unsigned bytes = ir::bytes_of(inst.access());

@@ -622,6 +622,7 @@ void Lifter::lift(std::span<const std::byte> page, unsigned offset, ir::Block& b
       break;
     }
     machine.begin(at - offset, length, decoded.operands.rm);
+    if (at + length > kPageSize && !base) builder.emit(Op::kBehind, Type::kVoid, ir::kNone, ir::kNone, ir::kNone, raw >> 16);
     kLifters[decoded.row](machine, decoded.operands);
     at += length;
   }

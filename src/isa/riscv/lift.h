@@ -33,7 +33,8 @@ class Lifter {
   // Lifts the superblock at `offset` (even, in bytes) of a page whose content is `page`: instructions up to
   // the first that ends a block, the page's end, or the limits below. It goes on past conditional branches,
   // which become side exits. The block is position-independent: it finds its virtual page in the state. A program's, in
-  // flat memory, lies at `base`, where its page does; `page` may then be longer, for the end of its last instruction.
+  // flat memory, lies at `base`, where its page does. `page` may be longer, for the end of its last instruction: in flat
+  // memory that is what follows, elsewhere what seems to, and the block asks.
   void lift(std::span<const std::byte> page, unsigned offset, ir::Block& block, const isa::BlockLimits& limits = {},
             std::optional<std::uint64_t> base = std::nullopt) const;
 
