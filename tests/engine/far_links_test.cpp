@@ -173,13 +173,18 @@ TEST_F(FarLinks, TheCodeChanges) {
   expect_links("lhu t4, 0(s8); addi t4, t4, 256; sh t4, 0(s8); fence.i");
 }
 
+// Whatever follows the page at first: from the middle on it is the second one.
 TEST_F(FarLinks, InstructionsInTwoPagesAreTranslated) {
   for (const u64 place : {kImage, kHigh}) {
-    const Scenario scenario = scenario_of(place, Way::kStraddle, "");
-    for (const TranslatorEngine::Options& options : {Machine::kEager, Machine::kShadowing}) {
-      Machine machine(options, scenario.contents);
-      machine.run(scenario.chunks.front().instructions);
-      EXPECT_LT(machine.statistics().steps, 100u);
+    for (const u64 at_first : {kSecond, kOther}) {
+      Scenario scenario =
+          scenario_of(place, Way::kStraddle, "li t3, 300; blt t3, a0, over; sd s3, 0(s1); sfence.vma zero, zero");
+      scenario.contents.poke(entry(1), leaf(at_first));
+      for (const TranslatorEngine::Options& options : {Machine::kEager, Machine::kShadowing}) {
+        Machine machine(options, scenario.contents);
+        machine.run(scenario.chunks.front().instructions);
+        EXPECT_LT(machine.statistics().steps, 100u);
+      }
     }
   }
 }
