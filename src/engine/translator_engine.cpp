@@ -29,7 +29,7 @@ constexpr std::uint64_t kLinkedAddresses = std::uint64_t{1} << 32;
 constexpr unsigned kManySamples = 64, kSamplesWhenCalm = 8;
 
 // Of page slots in the TLB.
-constexpr unsigned kSlicesARound = 16;
+constexpr unsigned kSamplesARound = 4;
 
 // How many pages may be entered in a shadow: at first, and after so many instructions one more.
 constexpr std::uint64_t kEntriesAtFirst = 16384, kInstructionsAnEntry = 50'000;
@@ -62,6 +62,10 @@ x64::StateOffsets TranslatorEngine::state_offsets(x64::MemoryModel memory) {
   o.write = {frame(offsetof(isa::CodeFrame, write.full)), frame(offsetof(isa::CodeFrame, write.bare))};
   o.step = {frame(offsetof(isa::CodeFrame, step.full)), frame(offsetof(isa::CodeFrame, step.bare))};
   o.budget = frame(offsetof(isa::CodeFrame, budget));
+  o.slices = frame(offsetof(isa::CodeFrame, slices));
+  o.slice = frame(offsetof(isa::CodeFrame, slice));
+  o.slice_end = frame(offsetof(isa::CodeFrame, slice_end));
+  o.attention = frame(offsetof(isa::CodeFrame, attention));
   o.exit_reason = frame(offsetof(isa::CodeFrame, exit_reason));
   o.exit_site = frame(offsetof(isa::CodeFrame, exit_site));
   o.leave = frame(offsetof(isa::CodeFrame, leave));
@@ -238,6 +242,8 @@ riscv::Exit TranslatorEngine::run(std::uint64_t budget) {
   segment_ = 0;       // and another thread has another base
   state_.frame.outside = ~(ShadowSpace::kBytes - 1);
   state_.frame.window = ShadowSpace::kUpperHalf;
+  state_.frame.slice = static_cast<std::uint64_t>(options_.slice);
+  state_.frame.attention = hart_.attention_word();
   if (code_.cache->compiler().offsets().memory == x64::MemoryModel::kSegment) {
     ::syscall(SYS_arch_prctl, ARCH_SET_GS, hart_.env().user->flat().base);
   }
@@ -262,12 +268,16 @@ riscv::Exit TranslatorEngine::run(std::uint64_t budget) {
     const bool in_shadow = code.segment != 0;
     const std::int64_t longest =
         in_shadow ? std::min(kMostInShadow, options_.slice * options_.slices_a_sample) : options_.slice;
-    const auto slice = static_cast<std::int64_t>(std::min<std::uint64_t>(longest, end - state_.instructions));
-    state_.frame.budget = slice;
-    slice_end_ = state_.instructions + static_cast<std::uint64_t>(slice);
+    const std::uint64_t before = state_.instructions;
+    const std::uint64_t slice = std::min<std::uint64_t>(longest, end - before);
+    const std::uint64_t more = in_shadow ? 0 : std::min<std::uint64_t>(slices_left_ - 1, (end - before - slice) / options_.slice);
+    state_.frame.budget = static_cast<std::int64_t>(slice);
+    state_.frame.slice_end = before + slice;
+    state_.frame.slices = more;
     enter(code, at);
-    state_.instructions = slice_end_ - static_cast<std::uint64_t>(state_.frame.budget);
-    code.instructions += static_cast<std::uint64_t>(slice - state_.frame.budget);
+    state_.instructions = state_.frame.slice_end - static_cast<std::uint64_t>(state_.frame.budget);
+    code.instructions += state_.instructions - before;
+    slices_left_ -= static_cast<unsigned>(more - state_.frame.slices);
 
     switch (static_cast<x64::ExitReason>(state_.frame.exit_reason)) {
       case x64::ExitReason::kLink:
@@ -288,16 +298,8 @@ riscv::Exit TranslatorEngine::run(std::uint64_t budget) {
         break;
       case x64::ExitReason::kSpent:
         // A block longer than what is left of the budget must not hang the loop.
-        ++slices_;
-        if (state_.frame.budget == slice) {
-          step();
-        } else if (is_sample_due(code)) {
-          note_running(code);
-        }
-        if (is_program()) break;
-        if (slices_ % kSlicesARound == 0) mmu_.tlb().begin_round();
-        if (mmu_.shadow() == nullptr && ++mmu_.unshadowed_time() == options_.shadow_after) shadow();
-        if (state_.privilege == riscv::Privilege::kSupervisor && ++supervisor_slices_ >= options_.window_after) open_window();
+        if (state_.instructions == before) step();
+        if (in_shadow || --slices_left_ == 0) end_sample(code);
         break;
       case x64::ExitReason::kGo:
       case x64::ExitReason::kFault: break;
@@ -495,10 +497,13 @@ const std::byte* TranslatorEngine::find(Code& code, const void* site) {
   return cache.find(*entries, offset, site, {state_.frame.page, tag, found_anew});
 }
 
-bool TranslatorEngine::is_sample_due(const Code& code) {
-  // One in a shadow is as long as so many others.
-  if (code.segment == 0 && slices_ % options_.slices_a_sample != 0) return false;
-  return ++samples_ % (useless_samples_ < kManySamples ? 1 : kSamplesWhenCalm) == 0;
+void TranslatorEngine::end_sample(Code& code) {
+  slices_left_ = options_.slices_a_sample;
+  if (++samples_ % (useless_samples_ < kManySamples ? 1 : kSamplesWhenCalm) == 0) note_running(code);
+  if (is_program()) return;
+  if (samples_ % kSamplesARound == 0) mmu_.tlb().begin_round();
+  if (mmu_.shadow() == nullptr && ++mmu_.unshadowed_time() == options_.shadow_after) shadow();
+  if (state_.privilege == riscv::Privilege::kSupervisor && ++supervisor_samples_ >= options_.window_after) open_window();
 }
 
 void TranslatorEngine::note_running(Code& code) {
@@ -728,7 +733,7 @@ x64::SlowResult TranslatorEngine::slow_step(void*, std::uint64_t, std::uint64_t 
   const bool computing = self.floating_open_;
   self.close_floating();
   state.pc = pc;
-  state.instructions = self.slice_end_ - static_cast<std::uint64_t>(state.frame.budget) - x64::slow_unretired(access);
+  state.instructions = state.frame.slice_end - static_cast<std::uint64_t>(state.frame.budget) - x64::slow_unretired(access);
   const std::uint64_t before = state.instructions;
   self.step(static_cast<std::uint32_t>(raw));
   const bool retired = state.instructions != before;

@@ -18,18 +18,18 @@ class TranslatorEngine final : public Engine {
   struct Options {
     // How many instructions run before translated code looks for attention: bounds the latency of interrupts.
     std::int64_t slice = 8192;
-    // Where every so many slices end is a sample of what runs. In a shadow they are one slice: programs that compute take
-    // interrupts as soon as process VMs take signals.
+    // Code goes on for so many slices by itself, and where the last one ends is a sample of what runs. In a shadow they are
+    // one slice: programs that compute take interrupts as soon as process VMs take signals.
     unsigned slices_a_sample = 4;
     // A loop is hot when it was met by so many samples.
     std::uint8_t hot_after = 8;
     // What has run no oftener than this is interpreted: most code of a boot runs a few times, and translating takes as
     // long as interpreting it a hundred times. For system VMs.
     std::uint8_t translate_after = 8;
-    // In system VMs a program's address space is shadowed when so many slices of it were used up.
-    std::uint32_t shadow_after = 4096;
-    // And the supervisor gets a window onto its data when so many of its own were.
-    std::uint32_t window_after = 1024;
+    // In system VMs a program's address space is shadowed after so many samples of it.
+    std::uint32_t shadow_after = 1024;
+    // And the supervisor gets a window onto its data after so many of its own.
+    std::uint32_t window_after = 256;
     // Other passes do not run, and then no code is kept.
     ir::PassSet passes = ir::PassSet::all();
     // Where hot code is compiled meanwhile; null: the hart waits for it. It outlives the engine.
@@ -112,7 +112,7 @@ class TranslatorEngine final : public Engine {
   void use(Code& code);  // has state_.frame lead to it
   // The code for state.pc, or nullptr when there is none to be had: the interpreter's turn. `site`, if any, is linked to it.
   const std::byte* find(Code& code, const void* site);
-  bool is_sample_due(const Code& code);
+  void end_sample(Code& code);
   void note_running(Code& code);
   // Runs `at`, which is of `code`, until it comes back.
   void enter(Code& code, const std::byte* at);
@@ -172,9 +172,8 @@ class TranslatorEngine final : public Engine {
   bool floating_open_ = false;
   bool floating_wanted_ = false;  // by what runs next
   std::uintptr_t segment_ = 0;   // GS's base as this engine set it last, or 0
-  unsigned supervisor_slices_ = 0;
-  std::uint64_t slice_end_ = 0;  // state.instructions when the slice's budget is zero
-  unsigned slices_ = 0;  // used up
+  unsigned supervisor_samples_ = 0;
+  unsigned slices_left_ = 1;      // until there is a sample
   unsigned samples_ = 0;          // that there could have been
   unsigned useless_samples_ = 0;  // that have told nothing new, one after the other
   std::uint64_t code_fences_ = 0;  // FENCE.I, by this hart

@@ -3,6 +3,9 @@
 
 #include <gmock/gmock.h>
 
+#include <chrono>
+#include <thread>
+
 #include "isa/riscv/generate.h"
 
 namespace doppel::engine_test {
@@ -434,6 +437,28 @@ TEST(Lockstep, GeneratedPrograms) {
     scenario.chunks = {{100, 0, 0}, {20'000, 0, 0}};
     ASSERT_EQ(compare_engines(scenario), "") << "program " << i << "\n" << program.listing();
   }
+}
+
+// And code that comes to no sample looks for one after each slice.
+TEST(Lockstep, InterruptsAreTakenBetweenSamples) {
+  Scenario scenario = scenario_of("loop: addi a3, a3, 1; jal zero, loop");
+  riscv::HartState& state = scenario.contents.state;
+  state.privilege = riscv::Privilege::kSupervisor;
+  state.mstatus |= riscv::mstatus::kSie;
+  state.stvec = kCode + 0x400;
+  state.mideleg = state.mie = 0x222;
+  scenario.contents.load(kCode + 0x400, riscv::test::assemble("loop: addi s1, s1, 1; jal zero, loop", 0));
+  Machine machine({.slices_a_sample = 1u << 30}, scenario.contents);
+  constexpr u64 kInstructions = 2'000'000'000;
+  std::jthread device([&machine] {
+    std::this_thread::sleep_for(std::chrono::milliseconds(10));
+    machine.set_interrupts(u64{1} << 9);
+  });
+  machine.run(kInstructions);
+  device.join();
+  EXPECT_GT(machine.state().x[9], 100'000u);  // more than are in what is left of a slice
+  EXPECT_GT(machine.state().x[13], 0u);
+  EXPECT_GE(machine.state().instructions, kInstructions);
 }
 
 }  // namespace

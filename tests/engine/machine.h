@@ -101,11 +101,11 @@ class Machine {
   Machine(EngineKind kind, const Contents& contents) : Machine(kind, contents, nullptr) {}
   // One that sees loops as hot at once: regions form wherever they can.
   static constexpr TranslatorEngine::Options kEager{
-      .slice = 61, .slices_a_sample = 1, .hot_after = 1, .translate_after = 0,
+      .slice = 31, .slices_a_sample = 2, .hot_after = 1, .translate_after = 0,
       .shadow_after = TranslatorEngine::Options::kNever, .window_after = TranslatorEngine::Options::kNever};
   // Likewise, and shadows programs and opens the supervisor's window as soon as it can.
   static constexpr TranslatorEngine::Options kShadowing{
-      .slice = 61, .slices_a_sample = 1, .hot_after = 1, .translate_after = 0, .shadow_after = 1, .window_after = 1};
+      .slice = 31, .slices_a_sample = 2, .hot_after = 1, .translate_after = 0, .shadow_after = 1, .window_after = 1};
   Machine(const TranslatorEngine::Options& options, const Contents& contents,
           const MachineCode& kept = {})
       : Machine(EngineKind::kInterpret, contents, nullptr) {

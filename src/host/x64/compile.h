@@ -72,6 +72,7 @@ struct StateOffsets {
   std::uint32_t pc;
   std::uint32_t page, tlb, code, exit, budget, exit_reason, exit_site, stack;  // of isa::CodeFrame
   std::uint32_t clock;   // likewise
+  std::uint32_t slices, slice, slice_end, attention;  // likewise
   std::uint32_t leave;   // likewise, a pointer for each of kLeaveReasons
   std::uint32_t slots;   // likewise, kSpillSlots of 8 bytes
   std::uint32_t signs;   // likewise, the sign bits of a double and of a single, 8 bytes each

@@ -142,9 +142,36 @@ Stubs Compiler::make_stubs(SlowHelper read, SlowHelper write, SlowHelper step, C
   fill(true);
   a.jmp(x86::rax);
 
+  // The guest addresses on the stack may mean something else by now, or be too many: forget all but the lowest pair.
+  const auto forget_pairs = [&] {
+    a.mov(x86::rsp, state(offsets_.stack));
+    a.sub(x86::rsp, kPairBytes + 8);
+  };
+  // What GS leads to depends on where it goes.
+  const auto jump_to_rax = [&] {
+    const Label miss = a.newLabel();
+    emit_jump_to_rax(a, offsets_, features_, miss, false);
+    a.bind(miss);
+    emit_leave(a, offsets_, ExitReason::kGo);
+  };
   const Label exit = a.newLabel();
   for (unsigned reason = 0; reason < kLeaveReasons; ++reason) {
     stubs.leave[reason] = here();
+    const Label out = a.newLabel();
+    if (reason == static_cast<unsigned>(ExitReason::kSpent) && offsets_.memory == MemoryModel::kPaged) {
+      a.cmp(state(offsets_.slices), 0);
+      a.je(out);
+      a.mov(x86::rcx, state(offsets_.attention));
+      a.cmp(x86::dword_ptr(x86::rcx), 0);
+      a.jne(out);
+      a.dec(state(offsets_.slices));
+      a.mov(x86::rcx, state(offsets_.slice));
+      a.add(kBudget, x86::rcx);
+      a.add(state(offsets_.slice_end), x86::rcx);
+      forget_pairs();
+      jump_to_rax();
+    }
+    a.bind(out);
     if (reason == static_cast<unsigned>(ExitReason::kLink)) a.mov(state(offsets_.exit_site), x86::rcx);
     a.mov(state(offsets_.pc), x86::rax);
     a.mov(state(offsets_.exit_reason), reason);
@@ -186,17 +213,11 @@ Stubs Compiler::make_stubs(SlowHelper read, SlowHelper write, SlowHelper step, C
     a.ret();
     if (steps) {
       a.bind(jump);
-      // The guest addresses on the stack may mean something else by now: forget all but the lowest pair.
-      a.mov(x86::rsp, state(offsets_.stack));
-      a.sub(x86::rsp, kPairBytes + 8);
+      forget_pairs();
       a.mov(kBudget, state(offsets_.budget));
       fill(true);
       a.mov(x86::rax, state(offsets_.pc));
-      const Label miss = a.newLabel();
-      // What GS leads to depends on where it goes.
-      emit_jump_to_rax(a, offsets_, features_, miss, false);
-      a.bind(miss);
-      emit_leave(a, offsets_, ExitReason::kGo);
+      jump_to_rax();
     }
     a.bind(fault);
     a.mov(kBudget, state(offsets_.budget));

@@ -37,6 +37,12 @@ struct CodeFrame {
   std::uint64_t jump_mask = 0;       // the bits of a guest address by which its entry in the table of jumps is found
   std::uint64_t outside = 0;         // address bits that are not to be seen in a shadow (memory/shadow_space.h)
   std::uint64_t window = 0;          // the least address of a window
+  // How often code may go on for `slice` more of them by itself, as long as nobody asks for the hart's attention; and how
+  // many will have run when the budget is used up.
+  std::uint64_t slices = 0;
+  std::uint64_t slice = 0;
+  std::uint64_t slice_end = 0;
+  const void* attention = nullptr;   // 32 bits, not zero when it is asked for
   // Where values of a block go that find no register. More than the longest block can keep alive.
   static constexpr unsigned kSlots = 512;
   std::array<std::uint64_t, kSlots> slots;

@@ -127,6 +127,11 @@ class Hart {
   std::uint64_t time() const { return env_.clock.now() / kNanosecondsPerTick; }
   std::uint64_t pending_interrupts() const;  // mip as a read would see it
   bool attention() const { return attention_.load(std::memory_order_relaxed) != 0; }
+  // Where that is, for engines' code that reads it without a lock: not zero when somebody asks.
+  const void* attention_word() const {
+    static_assert(sizeof attention_ == sizeof(std::uint32_t));
+    return &attention_;
+  }
   // An engine brackets its work with these: between them remote fences wait for the hart to serve them.
   void begin_run();
   void end_run();
