@@ -61,6 +61,7 @@ x64::StateOffsets TranslatorEngine::state_offsets(x64::MemoryModel memory) {
   o.read = {frame(offsetof(isa::CodeFrame, read.full)), frame(offsetof(isa::CodeFrame, read.bare))};
   o.write = {frame(offsetof(isa::CodeFrame, write.full)), frame(offsetof(isa::CodeFrame, write.bare))};
   o.step = {frame(offsetof(isa::CodeFrame, step.full)), frame(offsetof(isa::CodeFrame, step.bare))};
+  o.refill_write = frame(offsetof(isa::CodeFrame, refill_write));
   o.budget = frame(offsetof(isa::CodeFrame, budget));
   o.slices = frame(offsetof(isa::CodeFrame, slices));
   o.slice = frame(offsetof(isa::CodeFrame, slice));
@@ -79,6 +80,12 @@ x64::StateOffsets TranslatorEngine::state_offsets(x64::MemoryModel memory) {
   o.tlb_write = offsetof(TlbContext, write);
   o.tlb_fetch = offsetof(TlbContext, translated);
   o.tlb_entries = TlbContext::kEntries;
+  o.tlb_read_chunks = offsetof(TlbContext, read_chunks);
+  o.tlb_write_chunks = offsetof(TlbContext, write_chunks);
+  o.tlb_chunks = TlbContext::kChunks;
+  o.tlb_chunk_shift = TlbContext::kChunkShift;
+  o.tlb_filled = offsetof(TlbContext, filled);
+  o.tlb_groups = TlbContext::Groups::kBits;
   o.tlb_slots = offsetof(TlbContext, slots);
   o.tlb_slot_refills = offsetof(TlbContext, slot_refills);
   o.stack_pointer = riscv::state_offset::x(2);
@@ -414,6 +421,7 @@ void TranslatorEngine::use(Code& code) {
   frame.tlb = nullptr;
   frame.exit = cache.code() + cache.stubs().exit;
   frame.clock = cache.code() + cache.stubs().clock;
+  frame.refill_write = cache.code() + cache.stubs().refill_write;
   for (unsigned i = 0; i < x64::kLeaveReasons; ++i) frame.leave[i] = cache.code() + cache.stubs().leave[i];
   const auto stub = [&cache](const x64::StubOffsets& offsets) {
     return isa::CodeFrame::Stub{cache.code() + offsets.full, cache.code() + offsets.bare};

@@ -76,7 +76,7 @@ CodeCache::CodeCache(CodeMemory memory, x64::Compiler compiler, Guest guest, con
   memory_.append(compiler_.make_entry_miss());
   stubs_ = compiler_.make_stubs(helpers.read, helpers.write, helpers.step, helpers.clock);
   const std::uint32_t at = *memory_.append(stubs_.bytes);
-  for (std::uint32_t* stub : {&stubs_.enter, &stubs_.exit, &stubs_.exit_spilled, &stubs_.clock}) *stub += at;
+  for (std::uint32_t* stub : {&stubs_.enter, &stubs_.exit, &stubs_.exit_spilled, &stubs_.clock, &stubs_.refill_write}) *stub += at;
   for (std::uint32_t& stub : stubs_.leave) stub += at;
   for (x64::StubOffsets* stub : {&stubs_.read, &stubs_.write, &stubs_.step}) {
     stub->full += at;

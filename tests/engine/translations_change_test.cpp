@@ -303,5 +303,45 @@ TEST(TranslationsChange, BehindAnInstruction) {
   EXPECT_EQ(reference.state().mtval, kWindow + kPageSize);
 }
 
+// Accesses of all kinds, each the first one to pages of a large page that others of it were found for. In the end the
+// large page cannot be written any more, as a fence of one of its addresses says.
+TEST(TranslationsChange, ChunksOfALargePage) {
+  constexpr u64 kData = kRam + 0x60000;
+  std::string source;
+  unsigned label = 0;
+  for (const char* access :
+       {"lb t0, 0(s0)", "lbu t0, 1(s0)", "lh t0, 2(s0)", "lhu t0, 6(s0)", "lw t0, 4(s0)", "lwu t0, 12(s0)", "ld t0, 8(s0)",
+        "ld t0, 4(s0)", "lw t0, -2(s0)", "ld t0, -1(s0)", "flw fa0, 16(s0); fmv.x.w t0, fa0", "fld fa0, 24(s0); fmv.x.d t0, fa0",
+        "sb a0, 3(s0)", "sh a0, 4(s0)", "sw a0, 8(s0)", "sd a0, 16(s0)", "sd a0, 28(s0)", "sd a0, -3(s0)",
+        "fsw fa0, 32(s0)", "fsd fa0, 40(s0)", "addi t1, s0, 63; cbo.zero (t1)"}) {
+    source += fmt::format(R"(
+            li s0, {0:#x}; li s7, {1:#x}; li s8, 0x1000; sfence.vma zero, zero
+    l{2}:   {3}; xor s9, s9, t0; addi a0, a0, 77; add s0, s0, s8; bne s0, s7, l{2})",
+                          kData + kPageSize, kData + 31 * kPageSize, label++, access);
+  }
+  source += fmt::format("\nli s1, {:#x}; li t4, {:#x}; li t5, {:#x}; sd t4, 0(s1); sfence.vma t5, zero; addi s10, s10, 1; sd a0, -64(s0)",
+                        kFirstSpace + 8 * (kRam >> 30), leaf(kRam, kV | kR | kX | kG | kA | kD), kData - 0x10000);
+  Scenario scenario = scenario_of(source, 8'000);
+  scenario.contents.state.menvcfg = riscv::envcfg::kCbze;
+  for (u64 at = kData; at < kRam + kRamBytes; at += 8) scenario.contents.poke(at, at * 0x9e37'79b9'7f4a'7c15);
+  EXPECT_EQ(compare_engines(scenario), "");
+  Machine machine(Machine::kEager, scenario.contents);
+  machine.run(8'000);
+  EXPECT_EQ(machine.state().mcause, 15u);
+  EXPECT_EQ(machine.state().x[26], 1u);
+}
+
+// Where RAM ends in the middle of an access, although its chunk is known.
+TEST(TranslationsChange, TheLastChunkOfRam) {
+  for (const auto& [access, cause] : {std::pair{"ld t0, -4(s0)", 5u}, {"sd a0, -4(s0)", 7u}}) {
+    const Scenario scenario = scenario_of(fmt::format("li s0, {:#x}; li t3, 0x1000; sub t3, s0, t3; sw t0, -4(t3); lw t0, -4(t3); {}",
+                                                      kRam + kRamBytes, access), 100);
+    EXPECT_EQ(compare_engines(scenario), "") << access;
+    Machine machine(Machine::kEager, scenario.contents);
+    machine.run(100);
+    EXPECT_EQ(machine.state().mcause, cause) << access;
+  }
+}
+
 }  // namespace
 }  // namespace doppel::engine_test

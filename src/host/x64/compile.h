@@ -79,8 +79,13 @@ struct StateOffsets {
   std::uint32_t outside;  // likewise, the bits that no address in the segment has
   std::uint32_t window;   // likewise, the least address in the window
   StubOffsets read, write, step;                                        // likewise
+  std::uint32_t refill_write;                                           // likewise
   std::uint32_t tlb_read, tlb_write, tlb_fetch;  // arrays of {tag, addend or page object} in the TLB
   std::uint32_t tlb_entries;                     // of each array; a power of two
+  // In the TLB: arrays of {tag, addend} by chunks of addresses, which entries are filled from, how many there are of each,
+  // the binary logarithm of a chunk's bytes, and the set of groups of entries that may be filled, as bits: of how many
+  // addresses each is.
+  std::uint32_t tlb_read_chunks, tlb_write_chunks, tlb_chunks, tlb_chunk_shift, tlb_filled, tlb_groups;
   // In the TLB: kPageSlots of {tag, addend}, and for each how often it may be filled anew, one byte.
   std::uint32_t tlb_slots, tlb_slot_refills;
   std::uint32_t stack_pointer;                   // state offset of the register that compilers address frames by
@@ -170,6 +175,7 @@ struct Stubs {
   std::uint32_t exit_spilled;                      // exit when the pinned registers are in the state already
   std::array<std::uint32_t, kLeaveReasons> leave;  // exit for a reason, with pc in rax; kLink: the site in rcx
   StubOffsets read, write, step;
+  std::uint32_t refill_write;  // gives rcx: where the byte at rax, to be written, is in the host; 0: not known. Keeps the rest
   std::uint32_t clock;  // gives rax, keeps all other integer registers
 };
 

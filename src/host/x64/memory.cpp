@@ -530,11 +530,17 @@ void Compiler::Emission::emit_zero(const Inst& inst) {
   const Label done = a_.newLabel();
   const auto saved = live_xmms();
   emit_lookup(ir::Access::kU8, 0, use(inst.operands[0], x86::rax), o_.tlb_write, slow);
+  a_.add(x86::rcx, x86::rax);
+  const Label found = a_.newLabel();
+  a_.bind(found);
   a_.xorps(x86::xmm0, x86::xmm0);
-  for (int at = 0; at < inst.imm; at += 16) a_.movaps(x86::ptr(x86::rax, x86::rcx, 0, at), x86::xmm0);
+  for (int at = 0; at < inst.imm; at += 16) a_.movaps(x86::ptr(x86::rcx, at), x86::xmm0);
   a_.bind(done);
   later([=, this] {
     a_.bind(slow);
+    a_.call(state(o_.refill_write));
+    a_.test(x86::rcx, x86::rcx);
+    a_.jnz(found);
     call_step(inst, saved);
     a_.jmp(done);
   });

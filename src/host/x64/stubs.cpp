@@ -1,6 +1,9 @@
 // What all code shares: entry, exit, and the ways to the slow paths.
 #include "host/x64/emission.h"
 
+#include <bit>
+#include <span>
+
 namespace doppel::x64 {
 
 void set_segment_base(std::uintptr_t base) {
@@ -188,10 +191,122 @@ Stubs Compiler::make_stubs(SlowHelper read, SlowHelper write, SlowHelper step, C
   for (auto reg = saved.rbegin(); reg != saved.rend(); ++reg) a.pop(*reg);
   a.ret();
 
+  // In: rax, an address of the guest. Out: rcx, the host's, if the TLB has a chunk for that, which then fills the entry that
+  // the address missed; else 0. Not for what may reach into the next page. Keeps all other registers.
+  const auto refill = [&](std::uint32_t entries, std::uint32_t chunks) {
+    const std::array<x86::Gp, 3> used{x86::rdx, x86::rsi, x86::rdi};
+    const unsigned shift = offsets_.tlb_chunk_shift;
+    const Label out = a.newLabel();
+    const std::uint32_t at = here();
+    for (const x86::Gp& reg : used) a.push(reg);
+    a.mov(x86::rdi, state(offsets_.tlb));
+    a.mov(x86::esi, x86::eax);
+    a.shr(x86::esi, shift);
+    a.and_(x86::esi, offsets_.tlb_chunks - 1);
+    a.shl(x86::esi, 4);
+    a.add(x86::rsi, x86::rdi);
+    a.xor_(x86::ecx, x86::ecx);
+    a.mov(x86::rdx, x86::rax);
+    a.and_(x86::rdx, -(1 << shift));
+    a.cmp(x86::rdx, x86::qword_ptr(x86::rsi, static_cast<int>(chunks)));
+    a.jne(out);
+    a.mov(x86::edx, x86::eax);
+    a.and_(x86::edx, 4095);
+    a.cmp(x86::edx, 4096 - 8);
+    a.ja(out);
+    a.mov(x86::rsi, x86::qword_ptr(x86::rsi, static_cast<int>(chunks + 8)));
+    // Groups of entries, in the order of pages.
+    const unsigned group_shift = 12 + static_cast<unsigned>(std::countr_zero(offsets_.tlb_entries / offsets_.tlb_groups));
+    a.mov(x86::edx, x86::eax);
+    a.shr(x86::edx, group_shift);
+    a.and_(x86::edx, offsets_.tlb_groups - 1);
+    a.bts(x86::dword_ptr(x86::rdi, static_cast<int>(offsets_.tlb_filled)), x86::edx);
+    a.mov(x86::edx, x86::eax);
+    a.shr(x86::edx, 8);
+    a.and_(x86::edx, (offsets_.tlb_entries - 1) << 4);
+    a.add(x86::rdi, x86::rdx);
+    a.mov(x86::rdx, x86::rax);
+    a.and_(x86::rdx, -4096);
+    a.mov(x86::qword_ptr(x86::rdi, static_cast<int>(entries)), x86::rdx);
+    a.mov(x86::qword_ptr(x86::rdi, static_cast<int>(entries + 8)), x86::rsi);
+    a.lea(x86::rcx, x86::ptr(x86::rax, x86::rsi));
+    a.bind(out);
+    for (auto reg = used.rbegin(); reg != used.rend(); ++reg) a.pop(*reg);
+    a.ret();
+    return at;
+  };
+  // Goes on with what each kind of access does at rcx, by the packed access in edx.
+  const auto for_each_kind = [&](std::span<const ir::Access> kinds, const auto& access) {
+    a.and_(x86::edx, 15);
+    for (const ir::Access kind : kinds) {
+      const Label other = a.newLabel();
+      a.cmp(x86::edx, static_cast<int>(kind));
+      a.jne(other);
+      access(kind);
+      a.ret();
+      a.bind(other);
+    }
+    a.ud2();
+  };
+  using ir::Access;
+  // The most frequent ones first.
+  static constexpr std::array kKinds{Access::kI64, Access::kI32, Access::kU8,  Access::kU32, Access::kF64,
+                                     Access::kI8,  Access::kU16, Access::kI16, Access::kF32};
+  const auto load_here = [&](Access kind) {
+    const x86::Mem from = x86::ptr(x86::rcx);
+    switch (kind) {
+      case Access::kI8: return a.movsx(x86::rax, x86::byte_ptr(x86::rcx));
+      case Access::kI16: return a.movsx(x86::rax, x86::word_ptr(x86::rcx));
+      case Access::kI32: return a.movsxd(x86::rax, x86::dword_ptr(x86::rcx));
+      case Access::kU8: return a.movzx(x86::eax, x86::byte_ptr(x86::rcx));
+      case Access::kU16: return a.movzx(x86::eax, x86::word_ptr(x86::rcx));
+      case Access::kU32:
+      case Access::kF32: return a.mov(x86::eax, from);
+      default: return a.mov(x86::rax, from);
+    }
+  };
+  const auto store_here = [&](Access kind) {
+    const x86::Mem to = x86::ptr(x86::rcx);
+    switch (ir::bytes_of(kind)) {
+      case 1: return a.mov(to, x86::al);
+      case 2: return a.mov(to, x86::ax);
+      case 4: return a.mov(to, x86::eax);
+      default: return a.mov(to, x86::rax);
+    }
+  };
+  const bool paged = offsets_.memory == MemoryModel::kPaged;
+  const Label refill_for_read = a.newLabel(), refill_for_write = a.newLabel();
+  if (paged) {
+    a.bind(refill_for_read);
+    refill(offsets_.tlb_read, offsets_.tlb_read_chunks);
+    a.bind(refill_for_write);
+    stubs.refill_write = refill(offsets_.tlb_write, offsets_.tlb_write_chunks);
+  }
+  const auto read_here = [&] {
+    const Label miss = a.newLabel();
+    a.call(refill_for_read);
+    a.test(x86::rcx, x86::rcx);
+    a.jz(miss);
+    for_each_kind(kKinds, load_here);
+    a.bind(miss);
+  };
+  const auto write_here = [&] {
+    const Label miss = a.newLabel();
+    a.push(x86::rcx);
+    a.call(refill_for_write);
+    a.test(x86::rcx, x86::rcx);
+    a.jz(miss);
+    a.pop(x86::rax);
+    for_each_kind(kKinds, store_here);
+    a.bind(miss);
+    a.pop(x86::rcx);
+  };
+
   // In: rax address, rcx value, edx the packed access. Out: rax. Keeps every register that holds a value.
   // A bare one leaves the pinned registers to its caller: a region has others, and they are in the state.
-  const auto slow = [&](SlowHelper helper, bool steps, bool bare) {
+  const auto slow = [&](SlowHelper helper, bool steps, bool bare, const auto&... try_first) {
     const std::uint32_t at = here();
+    if (paged) (try_first(), ...);
     if (!bare) spill();
     for (const x86::Gp& reg : kValues) a.push(reg);
     a.mov(state(offsets_.budget), kBudget);
@@ -225,8 +340,8 @@ Stubs Compiler::make_stubs(SlowHelper read, SlowHelper write, SlowHelper step, C
     a.jmp(leave);
     return at;
   };
-  stubs.read = {slow(read, false, false), slow(read, false, true)};
-  stubs.write = {slow(write, false, false), slow(write, false, true)};
+  stubs.read = {slow(read, false, false, read_here), slow(read, false, true, read_here)};
+  stubs.write = {slow(write, false, false, write_here), slow(write, false, true, write_here)};
   stubs.step = {slow(step, true, false), slow(step, true, true)};
 
   // An even number of words, with the return address and what aligns them.

@@ -43,6 +43,7 @@ struct CodeFrame {
   std::uint64_t slice = 0;
   std::uint64_t slice_end = 0;
   const void* attention = nullptr;   // 32 bits, not zero when it is asked for
+  const void* refill_write = nullptr;  // finds where a store that missed the TLB goes
   // Where values of a block go that find no register. More than the longest block can keep alive.
   static constexpr unsigned kSlots = 512;
   std::array<std::uint64_t, kSlots> slots;

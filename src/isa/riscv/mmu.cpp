@@ -542,6 +542,11 @@ std::expected<Mmu::Location, Trap> Mmu::locate(std::uint64_t gva, Access access,
     if (found->page_bytes > kPageSize) current_->note_large_page(gva, found->page_bytes);
     if (found->user || !found->global) current_->note_local_page(gva);
     insert(gva, page, access, pmp_open_ && found->reads, pmp_open_ && found->writes);
+    if (access != Access::kFetch && pmp_open_ && found->page_bytes >= TlbContext::kChunkBytes) {
+      constexpr std::uint64_t kBytes = TlbContext::kChunkBytes;
+      std::byte* chunk = ram({align_down(found->gpa.value, kBytes)}, kBytes);
+      if (chunk != nullptr) insert_chunk(gva, chunk, found->reads, found->writes);
+    }
   }
   return Location{found->gpa, page + (found->gpa.value & (kPageSize - 1)), found->page_bytes};
 }
@@ -585,6 +590,15 @@ void Mmu::insert(std::uint64_t gva, std::byte* host, Access access, bool reads, 
   const bool in_the_way = other.tag != TlbEntry::kEmpty && other.tag != wanted.tag;
   wanted = entry;
   if ((write ? reads : writes) && !in_the_way) other = entry;
+}
+
+void Mmu::insert_chunk(std::uint64_t gva, std::byte* host, bool reads, bool writes) {
+  const std::uint64_t first = align_down(gva, TlbContext::kChunkBytes);
+  const unsigned i = TlbContext::chunk_index(gva);
+  const TlbEntry entry{first, reinterpret_cast<std::uintptr_t>(host) - first};
+  current_->any_chunks = true;
+  if (reads) current_->read_chunks[i] = entry;
+  if (writes) current_->write_chunks[i] = entry;
 }
 
 }  // namespace doppel::riscv

@@ -206,6 +206,8 @@ class Mmu {
   // Enters the page of gva, whose bytes are at `host`, for an access; and for loads or stores as well, if those are
   // allowed and not in the way of another page.
   void insert(std::uint64_t gva, std::byte* host, Access access, bool reads, bool writes);
+  // The same of the chunk of a large page around gva, whose first bytes are at `host`.
+  void insert_chunk(std::uint64_t gva, std::byte* host, bool reads, bool writes);
 
   Hart& hart_;
   std::array<Slot, kSlots> slots_;

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <bit>
+#include <utility>
 
 #include "base/bits.h"
 
@@ -25,7 +26,14 @@ void TlbContext::clear_data() {
     std::fill_n(&write[first], kGroup, TlbEntry{});
   });
   filled.clear();
+  clear_chunks();
   clear_slots();
+}
+
+void TlbContext::clear_chunks() {
+  if (!std::exchange(any_chunks, false)) return;
+  read_chunks.fill({});
+  write_chunks.fill({});
 }
 
 void TlbContext::begin_round() {
@@ -80,6 +88,7 @@ bool TlbContext::clear_local() {
   clear(filled, write);
   clear(filled_fetch, fetch);
   clear(filled_fetch, translated);
+  clear_chunks();
   clear_paths();
   clear_slots();
   return true;
@@ -117,6 +126,7 @@ void TlbContext::clear_entry(unsigned index) {
 
 void TlbContext::clear_page(std::uint64_t gva) {
   clear_entry(index(gva));
+  read_chunks[chunk_index(gva)] = write_chunks[chunk_index(gva)] = {};
   clear_slots();
   if (Path& known = path(gva); known.region == region(gva)) known = {};
   for (std::size_t i = 0; i < kLargeShifts.size(); ++i) {
@@ -132,6 +142,10 @@ void TlbContext::clear_range(std::uint64_t start, std::uint64_t size_bytes) {
     if (write[i].tag - start < size_bytes) write[i] = {};
     if (fetch[i].tag - start < size_bytes) fetch[i] = {};
     if (translated[i].tag - start < size_bytes) translated[i] = {};
+  }
+  for (unsigned i = 0; any_chunks && i < kChunks; ++i) {
+    if (read_chunks[i].tag - start < size_bytes) read_chunks[i] = {};
+    if (write_chunks[i].tag - start < size_bytes) write_chunks[i] = {};
   }
   for (Path& known : paths) {
     if ((known.region << kRegionShift) - start < size_bytes) known = {};

@@ -37,6 +37,13 @@ struct TlbContext {
   std::array<FetchEntry, kEntries> fetch;       // the interpreter's
   std::array<FetchEntry, kEntries> translated;  // the translator's; a tag stands here only with its page
 
+  // What is true of all of a chunk of addresses, since it is part of a large page: translated code that misses an entry
+  // fills it from here by itself.
+  static constexpr unsigned kChunkShift = 16, kChunks = 512;
+  static constexpr std::uint64_t kChunkBytes = std::uint64_t{1} << kChunkShift;
+  static unsigned chunk_index(std::uint64_t gva) { return (gva >> kChunkShift) & (kChunks - 1); }
+  std::array<TlbEntry, kChunks> read_chunks, write_chunks;  // tags are chunks' addresses
+
   // Copies of entries that translated code keeps for its base registers: the page that accesses were in last. One that
   // leaves its page too often has no more refills left, and then none for some rounds.
   static constexpr unsigned kSlots = 64;
@@ -93,6 +100,7 @@ struct TlbContext {
     void clear() { words_ = {}; }
     bool any() const { return *this != Groups{}; }
     friend bool operator==(const Groups&, const Groups&) = default;
+    static constexpr unsigned kBits = kEntries / kGroup;  // where the object begins, lowest first
     // With the index of the first entry of each.
     template <class Function>
     void for_each(Function function) const {
@@ -118,6 +126,7 @@ struct TlbContext {
   void clear_entry(unsigned index);
   void clear_data();
   void clear_slots() { slots.fill({}); }
+  void clear_chunks();
   void clear_paths() { paths.fill({}); }
   void clear_range(std::uint64_t start, std::uint64_t size_bytes);
 
@@ -126,6 +135,7 @@ struct TlbContext {
   std::array<Path, kPaths> paths;
   std::array<std::bitset<kHashes>, kLargeShifts.size()> large;
   std::array<bool, kLargeShifts.size()> any_large{};
+  bool any_chunks = false;
 };
 
 }  // namespace doppel::riscv
