@@ -513,7 +513,11 @@ std::expected<Mmu::Walk, Trap> Mmu::walk(std::uint64_t gva, Access access, std::
       if (!entry.compare_exchange_strong(expected, value | wanted)) continue;
       value |= wanted;
     }
-    if (level > 0 && pmp_open_) path = {TlbContext::region(gva), level, value};
+    if (level > 0 && pmp_open_) {
+      path = {TlbContext::region(gva), level, value};
+      // Other regions' paths may end at the same page, even if nothing of it is ever entered.
+      if (level > 1) current_->note_large_page(gva, std::uint64_t{1} << offset_bits);
+    }
     return end_of_walk(value, offset_bits, gva, privilege);
   }
 }

@@ -546,6 +546,20 @@ TEST_F(Tlb, FencesReachWhatWasTakenOver) {
   EXPECT_EQ(look(), std::nullopt);
 }
 
+// What is remembered of a walk is forgotten with all of the page where it ended, even if nothing of that is in the TLB.
+TEST_F(Tlb, FencesReachWaysToPagesThatAreNotRam) {
+  constexpr u64 kHuge = 0xffff'ffc0'4000'0000, kPiece = 0x20'0000;
+  Mmu& mmu = machine.hart.mmu();
+  const auto reads = [&](u64 gva) { return mmu.translate(gva, Access::kRead, 1).has_value(); };
+  tables.map(kHuge, kHole, pte::kAll, 2);
+  EXPECT_TRUE(reads(kHuge));
+  EXPECT_TRUE(reads(kHuge + kPiece));
+  machine.poke(tables.entry(kHuge, 2), u64{0});
+  mmu.fence(&kHuge, nullptr);
+  EXPECT_FALSE(reads(kHuge));
+  EXPECT_FALSE(reads(kHuge + kPiece));
+}
+
 // The supervisor sees users' pages while SUM is set, and then knows them again; its own it knows all the time.
 TEST_F(Tlb, UserPagesAreSeenWhileSumIsSet) {
   const auto look_at = [&](u64 page) {
