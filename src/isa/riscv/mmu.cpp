@@ -456,7 +456,9 @@ std::expected<Mmu::Walk, Trap> Mmu::walk(std::uint64_t gva, Access access, std::
   GuestPhysical table{bits(state.satp, 43, 0) << kPageShift};
   unsigned level = levels - 1;
   // A fence forgets the path, as hardware would forget what it keeps of upper levels.
-  TlbContext::Path& path = current_->path(gva);
+  // Machine mode's context is of no address space, but the window is compared with one there, too.
+  TlbContext::Path none;
+  TlbContext::Path& path = current_slot_->key.satp == state.satp ? current_->path(gva) : none;
   if (path.region == TlbContext::region(gva)) {
     if (path.level == 0) {
       level = 0;

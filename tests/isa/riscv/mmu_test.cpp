@@ -691,6 +691,18 @@ TEST_F(Window, FencesOfOneAddress) {
   EXPECT_EQ(seen(kNext), 1u);
 }
 
+// Machine mode's context is the same in all address spaces: it learns nothing from the walks of a fence there.
+TEST_F(Window, FencesInMachineModeLeaveNoTrace) {
+  tables.map(kUpper, kData, kGlobal);
+  ASSERT_TRUE(mmu.enter_in_window(kUpper));
+  machine.set_privilege(Privilege::kMachine);
+  tables.map(kUpper, kData + kPageSize, kGlobal);
+  fence(kUpper);
+  EXPECT_EQ(mmu.tlb().path(kUpper).region, TlbEntry::kEmpty);
+  machine.set_privilege(Privilege::kSupervisor);
+  EXPECT_EQ(seen(kUpper), 0u);
+}
+
 TEST_F(Window, FencesOfAll) {
   tables.map(kUpper, kData, kGlobal);
   tables.map(kNext, kData + kPageSize, kGlobal);
