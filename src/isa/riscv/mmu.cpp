@@ -132,10 +132,8 @@ void Mmu::flush() {
   pmp_open_ = (state.pmpcfg[first] & 0x9f) == 0x1f &&
               (state.pmpaddr[first] | std::uint64_t{1} << 53) == ~std::uint64_t{0} >> 10;
   update();
-  if (window_ != nullptr) {
-    window_->suspect_all();
-    verify_window(nullptr);
-  }
+  // What was entered as one page of the guest would be verified as one, and PMP may cut it now.
+  if (window_ != nullptr) clear_window();
 }
 
 void Mmu::flush_fetch(TlbContext::KeepsCode keeps) {
@@ -267,12 +265,14 @@ bool Mmu::open_window() {
 void Mmu::verify_window(const std::uint64_t* gva) {
   // Without page tables that say what the supervisor may read, nothing of it is sure.
   const HartState& state = hart_.state();
-  if (bits(state.satp, 63, 60) != kSv39 || (state.mstatus & mstatus::kMxr) != 0) {
-    window_tables_.clear();
-    return window_->clear();
-  }
+  if (bits(state.satp, 63, 60) != kSv39 || (state.mstatus & mstatus::kMxr) != 0) return clear_window();
   gva != nullptr ? window_->suspect(*gva) : refresh_tables();
   if (window_->any_suspects()) window_->verify([this](std::uint64_t at) { return shadow_page(at, kSupervisor); });
+}
+
+void Mmu::clear_window() {
+  window_tables_.clear();
+  window_->clear();
 }
 
 Mmu::KeptTable* Mmu::kept_table(std::uint64_t gva, unsigned level) {

@@ -174,6 +174,7 @@ class Mmu {
   static bool can_use_window(const Key& key);
   // Compares the window with the page tables, after a fence of that address, or of all.
   void verify_window(const std::uint64_t* gva);
+  void clear_window();
   // Page tables that lead to what is in the window, as they were: where one has not changed, nothing that it leads to has.
   // What is in the window is what these say.
   struct KeptTable {

@@ -703,6 +703,22 @@ TEST_F(Window, FencesInMachineModeLeaveNoTrace) {
   EXPECT_EQ(seen(kUpper), 0u);
 }
 
+// PMP may close a part of what was entered as one page.
+TEST_F(Window, PmpCutsLargePages) {
+  constexpr u64 kLarge = 0xffff'ffd6'0020'0000, kOffset = kData - kRam;
+  tables.map(kLarge, kRam, kGlobal, 1);
+  ASSERT_TRUE(mmu.enter_in_window(kLarge));
+  EXPECT_EQ(seen(kLarge + kOffset), 1u);
+  EXPECT_EQ(seen(kLarge + kOffset + kPageSize), 2u);
+  machine.state().pmpcfg[0] = 0x18;  // a page, of which nothing is allowed
+  machine.state().pmpaddr[0] = (kData + kPageSize) >> 2 | (kPageSize / 8 - 1);
+  mmu.flush();
+  EXPECT_EQ(seen(kLarge + kOffset + kPageSize), 0u);
+  ASSERT_TRUE(mmu.enter_in_window(kLarge + kOffset));
+  EXPECT_EQ(seen(kLarge + kOffset), 1u);
+  EXPECT_EQ(seen(kLarge + kOffset + kPageSize), 0u);
+}
+
 TEST_F(Window, FencesOfAll) {
   tables.map(kUpper, kData, kGlobal);
   tables.map(kNext, kData + kPageSize, kGlobal);
@@ -776,8 +792,10 @@ TEST_F(Window, HeedsPhysicalMemoryProtection) {
   state.pmpaddr[0] = kData >> 2 | 0x1ff;
   mmu.flush();
   EXPECT_EQ(seen(kUpper), 0u);
-  EXPECT_EQ(seen(kNext), 2u);
   EXPECT_FALSE(mmu.enter_in_window(kUpper));
+  EXPECT_TRUE(mmu.enter_in_window(kNext));
+  EXPECT_EQ(seen(kUpper), 0u);
+  EXPECT_EQ(seen(kNext), 2u);
 }
 
 // What comes and goes all the time is not entered any more.
