@@ -4,7 +4,7 @@
 #   make demo               everything up to a shell in a RISC-V Debian, on a new machine too
 #   make test               builds and runs all tests
 #   make check-sanitizers   the tests again under ASan and UBSan, those with threads under TSan
-#   make fuzz               each fuzz target for FUZZ_SECONDS, and the engines in lockstep
+#   make fuzz               each fuzz target for FUZZ_SECONDS, the TLB, and the engines in lockstep
 #   make guest, rootfs      the images that the default guest, or a whole Debian, boots from
 #
 # Installed are only packages that are missing (tools/packages.txt).
@@ -87,6 +87,7 @@ fuzz: deps
 	    echo "$$target for $(FUZZ_SECONDS) s"; \
 	    $$target -max_total_time=$(FUZZ_SECONDS) -artifact_prefix=$$target. $$found $$corpus || exit 1; \
 	done
+	$(BUILD)-fuzz/fuzz/tlb --seconds $(FUZZ_SECONDS)
 	$(BUILD)-fuzz/fuzz/lockstep --seconds $(FUZZ_SECONDS)
 	DOPPEL_HOST_FEATURES=base $(BUILD)-fuzz/fuzz/lockstep --seconds $(FUZZ_SECONDS)
 

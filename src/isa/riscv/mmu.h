@@ -15,6 +15,7 @@
 #include <expected>
 #include <memory>
 #include <optional>
+#include <utility>
 #include <vector>
 
 #include "isa/riscv/tlb.h"
@@ -31,6 +32,18 @@ enum class Access : std::uint8_t { kFetch, kRead, kWrite };
 class Mmu {
  public:
   explicit Mmu(Hart& hart);
+
+  // What a context's translations depend on. Fetches and data accesses may differ in privilege (MPRV).
+  struct Key {
+    std::uint64_t satp = 0;
+    std::uint8_t fetch_privilege = 0;
+    std::uint8_t data_privilege = 0;
+    bool mxr = false;
+    bool sum = false;  // of supervisors' data accesses
+    friend bool operator==(const Key&, const Key&) = default;
+    // All but satp, as a small number.
+    unsigned mode() const { return fetch_privilege | data_privilege << 2 | unsigned{mxr} << 4 | unsigned{sum} << 5; }
+  };
 
   // The context in force. Valid until update() or a flush.
   TlbContext& tlb() { return *current_; }
@@ -113,22 +126,19 @@ class Mmu {
   };
   const Statistics& statistics() const { return statistics_; }
 
+  // Calls function(key, context) for each context that may be in force again as it is, so that tests can look at what it has.
+  template <class Function>
+  void for_each_context(Function function) const {
+    for (const Slot& slot : slots_) {
+      if (slot.valid) function(slot.key, std::as_const(*slot.tlb));
+    }
+  }
+
   // Counts whatever may make an instruction come from elsewhere than a fetch found earlier.
   std::uint64_t changes() const { return changes_; }
 
  private:
   static constexpr unsigned kModes = 64;
-  // What a context's translations depend on. Fetches and data accesses may differ in privilege (MPRV).
-  struct Key {
-    std::uint64_t satp = 0;
-    std::uint8_t fetch_privilege = 0;
-    std::uint8_t data_privilege = 0;
-    bool mxr = false;
-    bool sum = false;  // of supervisors' data accesses
-    friend bool operator==(const Key&, const Key&) = default;
-    // All but satp, as a small number.
-    unsigned mode() const { return fetch_privilege | data_privilege << 2 | unsigned{mxr} << 4 | unsigned{sum} << 5; }
-  };
   struct Discard {
     void operator()(TlbContext* context) const;
   };
