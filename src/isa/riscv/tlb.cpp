@@ -126,7 +126,6 @@ void TlbContext::clear_entry(unsigned index) {
 
 void TlbContext::clear_page(std::uint64_t gva) {
   clear_entry(index(gva));
-  read_chunks[chunk_index(gva)] = write_chunks[chunk_index(gva)] = {};
   clear_slots();
   if (Path& known = path(gva); known.region == region(gva)) known = {};
   for (std::size_t i = 0; i < kLargeShifts.size(); ++i) {

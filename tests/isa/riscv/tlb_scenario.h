@@ -336,6 +336,8 @@ class TlbScenario {
       for (unsigned i = 0; i < TlbContext::kSlots; ++i) {
         check(key, "slot", i % 2 == 0 ? Access::kRead : Access::kWrite, tlb.slots[i]);
       }
+      for (const TlbEntry& chunk : tlb.read_chunks) check_chunk(key, "read chunk", Access::kRead, chunk);
+      for (const TlbEntry& chunk : tlb.write_chunks) check_chunk(key, "write chunk", Access::kWrite, chunk);
       for (const FetchEntry& entry : tlb.fetch) check(key, "fetch", entry);
       for (const FetchEntry& entry : tlb.translated) check(key, "translated", entry);
       for (const TlbContext::Path& path : tlb.paths) check(key, path);
@@ -347,6 +349,12 @@ class TlbScenario {
   }
   void check(const Mmu::Key& key, const char* kind, Access access, const TlbEntry& entry) {
     if (entry.tag != TlbEntry::kEmpty) check(key, kind, access, entry.tag, entry.tag + entry.addend);
+  }
+  void check_chunk(const Mmu::Key& key, const char* kind, Access access, const TlbEntry& chunk) {
+    if (chunk.tag == TlbEntry::kEmpty) return;
+    for (u64 page = chunk.tag; page < chunk.tag + TlbContext::kChunkBytes; page += kPageSize) {
+      check(key, kind, access, page, page + chunk.addend);
+    }
   }
   void check(const Mmu::Key& key, const char* kind, const FetchEntry& entry) {
     if (entry.tag == TlbEntry::kEmpty) return;
