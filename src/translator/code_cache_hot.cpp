@@ -13,16 +13,18 @@ constexpr std::uint8_t kSecondLook = 32;  // at a region, when it was found runn
 
 bool CodeCache::note_running(Entries& entries, unsigned offset, std::uint8_t hot_after, std::uint64_t unfit) {
   const std::lock_guard lock(mutex_);
+  const bool learns = note_running(*entries.page, offset, hot_after, unfit);
   take_finished();
-  return note_running(*entries.page, offset, hot_after, unfit);
+  return learns;
 }
 
 bool CodeCache::note_running(std::uint64_t address, std::uint8_t hot_after) {
   const std::lock_guard lock(mutex_);
-  take_finished();
   const auto page = pages_.find(address >> kPageShift);
-  return page != pages_.end() &&
-         note_running(*page->second, static_cast<unsigned>(address % kPageSize), hot_after, 0);
+  const bool learns = page != pages_.end() &&
+                      note_running(*page->second, static_cast<unsigned>(address % kPageSize), hot_after, 0);
+  take_finished();
+  return learns;
 }
 
 bool CodeCache::note_running(Page& page, unsigned offset, std::uint8_t hot_after, std::uint64_t unfit) {
@@ -69,16 +71,14 @@ void CodeCache::compile(Page& page, unsigned offset, Block& block, bool is_regio
                             .is_region = is_region, .both_ways = page.branches.both_ways(), .window = page.window,
                             .unfit = unfit}});
   for (const auto& [at, other] : page.blocks) job->source.heat[at / 2] = other.heat;
-  if (!hot_jobs_.submit(job)) return;
-  statistics_.seconds += job->seconds;
-  install(page, block, *job);
+  hot_jobs_.submit(job);
 }
 
 void CodeCache::take_finished() {
   while (const auto done = hot_jobs_.take_done()) {
     const HotJob& job = *done;
     statistics_.seconds += job.seconds;
-    statistics_.background_seconds += job.seconds;
+    if (job.in_background) statistics_.background_seconds += job.seconds;
     // The page may have lost its blocks meanwhile, or the cache have been cleared.
     const auto page = pages_.find(job.page);
     if (page == pages_.end()) continue;

@@ -14,19 +14,19 @@ void HotJob::run() {
   done.store(true, std::memory_order_release);
 }
 
-bool HotJobs::submit(const std::shared_ptr<HotJob>& job) {
-  if (background_ != nullptr && background_->submit([job] { job->run(); })) {
-    in_background_.push_back(job);
-    return false;
-  }
-  job->run();
-  return true;
+void HotJobs::submit(const std::shared_ptr<HotJob>& job) {
+  submitted_.push_back(job);
+  const auto run = [job] {
+    job->in_background = true;
+    job->run();
+  };
+  if (background_ == nullptr || !background_->submit(run)) job->run();
 }
 
 std::shared_ptr<const HotJob> HotJobs::take_done() {
-  if (in_background_.empty() || !in_background_.front()->done.load(std::memory_order_acquire)) return nullptr;
-  std::shared_ptr<const HotJob> job = std::move(in_background_.front());
-  in_background_.pop_front();
+  if (submitted_.empty() || !submitted_.front()->done.load(std::memory_order_acquire)) return nullptr;
+  std::shared_ptr<const HotJob> job = std::move(submitted_.front());
+  submitted_.pop_front();
   return job;
 }
 

@@ -1,4 +1,4 @@
-// Hot code being compiled: at once, or in a Background, whose results are fetched from here.
+// Hot code being compiled: at once, or in a Background. Its results are fetched from here.
 #pragma once
 
 #include <atomic>
@@ -22,6 +22,7 @@ struct HotJob {
   HotSource source;
   std::optional<HotCode> code{};
   double seconds = 0;  // that it took
+  bool in_background = false;  // who has submitted it ran on meanwhile
   std::atomic<bool> done{false};
 
   void run();
@@ -32,14 +33,14 @@ class HotJobs {
  public:
   // Jobs are done there from now on, and not by who submits them. It outlives this.
   void compile_in(Background& background) { background_ = &background; }
-  // true: it is done. Else take_done() will give it.
-  bool submit(const std::shared_ptr<HotJob>& job);
-  // In the order in which they were submitted, the next one that the background has done, if it has.
+  // take_done() will give it, at once if the background does not take it.
+  void submit(const std::shared_ptr<HotJob>& job);
+  // In the order in which they were submitted, the next one, if it is done.
   std::shared_ptr<const HotJob> take_done();
 
  private:
   Background* background_ = nullptr;  // may be null
-  std::deque<std::shared_ptr<HotJob>> in_background_;
+  std::deque<std::shared_ptr<HotJob>> submitted_;
 };
 
 }  // namespace doppel
