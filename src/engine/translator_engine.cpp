@@ -173,7 +173,7 @@ Result<std::shared_ptr<CodeCache>> TranslatorEngine::make_cache(riscv::Hart& har
       const auto next = hart.mmu().look_up(align_down(hart.state().pc, kPageSize) + kPageSize);
       return next ? hart.mmu().ram(*next, kPageSize) : nullptr;
     };
-    guest.on_clear = [&hart] { hart.mmu().flush_fetch(); };
+    guest.on_eviction = [&hart] { hart.mmu().flush_fetch(); };
   }
   auto cache = std::make_shared<CodeCache>(std::move(*memory), x64::Compiler(state_offsets(model), features), std::move(guest),
                                            CodeCache::Helpers{&slow_read, &slow_write, &slow_step, &read_clock});

@@ -34,7 +34,7 @@ class TranslatorEngine final : public Engine {
     ir::PassSet passes = ir::PassSet::all();
     // Where hot code is compiled meanwhile; null: the hart waits for it. It outlives the engine.
     Background* background = nullptr;
-    // A Debian with systemd has run 75 MiB of it by its login; what does not fit is all translated anew.
+    // A Debian with systemd has run 75 MiB of it by its login.
     std::size_t code_bytes = std::size_t{128} << 20;
     static constexpr std::uint32_t kNever = ~std::uint32_t{0};
   };

@@ -22,6 +22,8 @@ constexpr std::uint8_t kMostChangesBehind = 8;
 // the last one leaves that to who does, to learn which ones are still entered.
 constexpr std::size_t kMostEntered = 64;
 constexpr std::uint64_t kExpectationsARound = 16;
+// Code memory has so many segments, if they are large enough for any block.
+constexpr std::size_t kMostSegments = 8, kLeastSegmentBytes = 16 << 10;
 
 }  // namespace
 
@@ -83,6 +85,9 @@ CodeCache::CodeCache(CodeMemory memory, x64::Compiler compiler, Guest guest, con
     stub->bare += at;
   }
   stubs_end_ = memory_.used();
+  segments_.resize(flat() ? 1 : std::clamp<std::size_t>(memory_.size() / kLeastSegmentBytes, 1, kMostSegments));
+  segment_bytes_ = static_cast<std::uint32_t>(align_up(memory_.size() / segments_.size() + 1, std::size_t{16}));
+  begin_segment(0);
 }
 
 CodeCache::~CodeCache() = default;
@@ -123,15 +128,15 @@ CodeCache::Entries& CodeCache::page(GuestPhysical gpa, const std::byte* host, bo
     page.source = std::make_unique<Page::Source>();
   }
   Page::Source& source = *page.source;
-  if (source.generation == generation_) return *page.entries;
-  const bool is_new = source.generation == 0;
-  const bool changed = verify(page, host);
-  source.generation = generation_;
-  if (!page.is_current && entered_.size() < kMostEntered) {
-    page.is_current = true;
-    entered_.push_back(&page);
+  if (source.generation != generation_) {
+    verify(page, host);
+    source.generation = generation_;
+    if (!page.is_current && entered_.size() < kMostEntered) {
+      page.is_current = true;
+      entered_.push_back(&page);
+    }
   }
-  if ((is_new || changed) && archive_ != nullptr) load(page);
+  if (!page.loaded && archive_ != nullptr) load(page);
   return *page.entries;
 }
 
@@ -241,17 +246,14 @@ const std::byte* CodeCache::source(const Entries& entries) { return entries.page
 
 const std::byte* CodeCache::find(Entries& entries, unsigned offset, const void* site, const Way& way) {
   const std::lock_guard lock(mutex_);
-  const auto far = site_at(site);
-  const bool is_far = far && sites_[*far].far;
+  const Site* from = site_at(site);
+  const bool is_far = from != nullptr && from->far;
   // Only a far link (x64::Link) may lead to another page than the last time.
   const bool is_near = !is_far && !way.found_anew;
   const std::byte* code = find(*entries.page, offset, is_near ? site : nullptr);
-  if (code == nullptr) {
-    clear(nullptr);
-  } else if (is_far) {
-    link_far(entries, offset, *far, way);
-  }
-  return code;
+  if (code != nullptr && (!is_far || link_far(entries, offset, *site_at(site), way))) return code;
+  evict();
+  return nullptr;
 }
 
 const std::byte* CodeCache::find(Runner& runner, std::uint64_t address, const void* site, std::uint64_t& age) {
@@ -280,7 +282,7 @@ const std::byte* CodeCache::find(Runner& runner, std::uint64_t address, const vo
   }
   const std::byte* code = find(*page, offset, site);
   if (code == nullptr) {
-    clear(&runner);
+    clear(runner);
     return nullptr;
   }
   // The code first: between the two stores nothing on this thread jumps.
@@ -338,19 +340,20 @@ std::optional<std::uint32_t> CodeCache::add(Page& page, const NewCode& code) {
   const std::optional<std::uint32_t> at = memory_.append(code.bytes);
   if (!at) return std::nullopt;
   // Code is appended, so both stay in order.
+  Segment& segment = segments_[segment_];
   for (const x64::Link& link : code.links) {
     const bool far = !flat() && link.target >= kPageSize;
-    sites_.push_back({.at = *at + link.at, .unlinked = *at + link.unlinked, .far = far});
+    segment.sites.push_back({.at = *at + link.at, .unlinked = *at + link.unlinked, .far = far});
     if (far) continue;
-    if (Block* target = block_at(page, link.target)) this->link(*target, static_cast<std::uint32_t>(sites_.size() - 1));
+    if (Block* target = block_at(page, link.target)) this->link(*target, segment.sites.back());
   }
   if (code.faults.empty() && code.pins == nullptr) return at;
   const std::lock_guard lock(fault_mutex_);
   for (x64::FaultPoint point : code.faults) {
     point.at += *at;
-    faults_.push_back(point);
+    segment.faults.push_back(point);
   }
-  if (code.pins != nullptr) regions_[*at] = {*at + static_cast<std::uint32_t>(code.bytes.size()), *code.pins};
+  if (code.pins != nullptr) segment.regions[*at] = {*at + static_cast<std::uint32_t>(code.bytes.size()), *code.pins};
   return at;
 }
 
@@ -365,39 +368,50 @@ CodeCache::Block* CodeCache::block_at(Page& page, std::uint64_t target) {
   return found == holder->blocks.end() || found->second.code == 0 ? nullptr : &found->second;
 }
 
-std::optional<std::uint32_t> CodeCache::site_at(const void* site) const {
+CodeCache::Site* CodeCache::site_at(const void* site) {
   const auto distance = static_cast<const std::byte*>(site) - memory_.code();
   // It may be one of another cache, whose code the vCPU has just left for this one's.
-  if (site == nullptr || distance < 0 || static_cast<std::uint64_t>(distance) >= memory_.size()) return std::nullopt;
-  const auto at = static_cast<std::uint32_t>(distance);
-  const auto found = std::ranges::lower_bound(sites_, at, {}, &Site::at);
+  if (site == nullptr || distance < 0 || static_cast<std::uint64_t>(distance) >= memory_.size()) return nullptr;
+  return site_at(static_cast<std::uint32_t>(distance));
+}
+
+CodeCache::Site* CodeCache::site_at(std::uint32_t at) {
+  std::vector<Site>& sites = segments_[at / segment_bytes_].sites;
+  const auto found = std::ranges::lower_bound(sites, at, {}, &Site::at);
   // The cache may have been cleared since it was left.
-  if (found == sites_.end() || found->at != at) return std::nullopt;
-  return static_cast<std::uint32_t>(found - sites_.begin());
+  return found == sites.end() || found->at != at ? nullptr : &*found;
 }
 
 void CodeCache::link(Block& block, const void* site) {
   // Another vCPU may have linked it already.
-  if (const auto index = site_at(site); index && !sites_[*index].linked) link(block, *index);
+  if (Site* known = site_at(site); known != nullptr && !known->linked) link(block, *known);
 }
 
-void CodeCache::link_far(Entries& entries, unsigned offset, std::uint32_t site, const Way& way) {
-  if (sites_[site].linked) return;
+bool CodeCache::link_far(Entries& entries, unsigned offset, Site& site, const Way& way) {
+  if (site.linked) return true;
   const x64::PassageCode passage = compiler_.make_passage({way.from, way.to, &entries, offset});
   const auto at = memory_.append(passage.bytes);
-  if (!at) return;
-  sites_[site].linked = true;
-  memory_.patch_jump(sites_[site].at, *at);
-  if (passage.link.at == 0) return;
+  if (!at) return false;
+  site.linked = true;
+  memory_.patch_jump(site.at, *at);
+  far_links_.push_back({site.at, entries.page->key()});
+  if (passage.link.at == 0) return true;
   ++statistics_.far_links;
-  sites_.push_back({.at = *at + passage.link.at, .unlinked = *at + passage.link.unlinked});
-  link(entries.page->blocks[offset], static_cast<std::uint32_t>(sites_.size() - 1));
+  std::vector<Site>& sites = segments_[segment_].sites;
+  sites.push_back({.at = *at + passage.link.at, .unlinked = *at + passage.link.unlinked});
+  link(entries.page->blocks[offset], sites.back());
+  return true;
 }
 
-void CodeCache::link(Block& block, std::uint32_t site) {
-  sites_[site].linked = true;
-  block.incoming.push_back(site);
-  memory_.patch_jump(sites_[site].at, block.code);
+void CodeCache::link(Block& block, Site& site) {
+  site.linked = true;
+  block.incoming.push_back(site.at);
+  memory_.patch_jump(site.at, block.code);
+}
+
+void CodeCache::unlink(Site& site) {
+  site.linked = false;
+  memory_.patch_jump(site.at, site.unlinked);
 }
 
 void CodeCache::redirect(Page& page, unsigned offset, Block& block, std::uint32_t code) {
@@ -405,7 +419,7 @@ void CodeCache::redirect(Page& page, unsigned offset, Block& block, std::uint32_
   if (page.entries != nullptr) {
     std::atomic_ref(page.entries->code[offset / 2]).store(code, std::memory_order_release);
   }
-  for (const std::uint32_t site : block.incoming) memory_.patch_jump(sites_[site].at, code);
+  for (const std::uint32_t site : block.incoming) memory_.patch_jump(site, code);
   const std::uint64_t address = page.base + offset;
   for (Runner* runner : runners_) {
     if (runner->jumps_ == nullptr) break;
@@ -418,11 +432,7 @@ void CodeCache::redirect(Page& page, unsigned offset, Block& block, std::uint32_
 
 void CodeCache::unlink(const Page& page, unsigned offset, Block& block) {
   const std::uint64_t address = page.base + offset;
-  for (const std::uint32_t index : block.incoming) {
-    Site& site = sites_[index];
-    site.linked = false;
-    memory_.patch_jump(site.at, site.unlinked);
-  }
+  for (const std::uint32_t site : block.incoming) unlink(*site_at(site));
   block.incoming.clear();
   for (Runner* runner : runners_) {
     if (runner->jumps_ == nullptr) break;
@@ -450,7 +460,7 @@ void CodeCache::note_outside(Entries& entries, unsigned offset) {
   if (!page.window || ++page.misses[offset] < kMostMisses) return;
   page.window->outside.set(offset / 2);
   page.misses.erase(offset);
-  drop_blocks(page, offset, offset + 1);
+  drop_blocks(page, [offset](const Block& block) { return offset >= block.begin && offset < block.end; });
 }
 
 void CodeCache::note_behind(Entries& entries, const std::byte* behind) {
@@ -462,13 +472,14 @@ void CodeCache::note_behind(Entries& entries, const std::byte* behind) {
   source.copy.copy_behind(behind);
   source.has_behind = true;
   // Blocks end before what could not be lifted.
-  drop_blocks(page, kPageSize - CodePage::kBytesBehind - 1, kPageSize);
+  drop_blocks(page, [](const Block& block) { return block.end >= kPageSize - CodePage::kBytesBehind; });
 }
 
-void CodeCache::drop_blocks(Page& page, unsigned begin, unsigned end) {
+bool CodeCache::drop_blocks(Page& page, const std::function<bool(const Block&)>& which) {
+  const std::size_t had = page.blocks.size();
   for (auto at = page.blocks.begin(); at != page.blocks.end();) {
     auto& [offset, block] = *at;
-    if (begin >= block.end || end <= block.begin) {
+    if (!which(block)) {
       ++at;
       continue;
     }
@@ -477,6 +488,7 @@ void CodeCache::drop_blocks(Page& page, unsigned begin, unsigned end) {
     page.entries->runs[offset / 2] = std::numeric_limits<std::uint8_t>::max();
     at = page.blocks.erase(at);
   }
+  return page.blocks.size() != had;
 }
 
 void CodeCache::invalidate(std::uint64_t address, std::uint64_t size_bytes) {
@@ -502,10 +514,11 @@ std::optional<CodeCache::Fault> CodeCache::fault_at(const void* host) const {
   const std::lock_guard lock(fault_mutex_);
   if (distance < 0 || static_cast<std::uint64_t>(distance) >= memory_.size()) return std::nullopt;
   const auto at = static_cast<std::uint32_t>(distance);
-  const auto point = std::ranges::lower_bound(faults_, at, {}, &x64::FaultPoint::at);
-  if (point == faults_.end() || point->at != at) return std::nullopt;
-  auto region = regions_.upper_bound(at);
-  const bool in_region = region != regions_.begin() && at < (--region)->second.end;
+  const auto& [sites, faults, regions] = segments_[at / segment_bytes_];
+  const auto point = std::ranges::lower_bound(faults, at, {}, &x64::FaultPoint::at);
+  if (point == faults.end() || point->at != at) return std::nullopt;
+  auto region = regions.upper_bound(at);
+  const bool in_region = region != regions.begin() && at < (--region)->second.end;
   return Fault{*point, in_region ? &region->second.pins : &common_pins_};
 }
 
@@ -541,17 +554,19 @@ void CodeCache::load(Page& page) {
       fetched_.resize(kPageSize + CodePage::kBytesBehind);
       present = std::span(fetched_).first(guest_.fetch(page.base, fetched_));
     }
-    const auto first_site = static_cast<std::uint32_t>(sites_.size());
+    const std::vector<Site>& sites = segments_[segment_].sites;
+    const std::size_t first_site = sites.size();
     if (!adopt(page, kept, present)) return false;
-    for (std::uint32_t i = 0; i < kept.links.size(); ++i) {
+    for (std::size_t i = 0; i < kept.links.size(); ++i) {
       const std::uint64_t target = kept.links[i].target;
-      if (sites_[first_site + i].linked || align_down(target, kPageSize) != (flat() ? page.base : 0)) continue;
-      open.push_back({first_site + i, static_cast<unsigned>(target % kPageSize)});
+      const Site& site = sites[first_site + i];
+      if (site.linked || align_down(target, kPageSize) != (flat() ? page.base : 0)) continue;
+      open.push_back({site.at, static_cast<unsigned>(target % kPageSize)});
     }
     return true;
   });
   for (const auto& [site, offset] : open) {
-    if (const auto found = page.blocks.find(offset); found != page.blocks.end()) link(found->second, site);
+    if (const auto found = page.blocks.find(offset); found != page.blocks.end()) link(found->second, *site_at(site));
   }
 }
 
@@ -568,7 +583,7 @@ bool CodeCache::adopt(Page& page, const ArchivedCode& kept, std::span<const std:
   if (page.window && page.window->any_in(begin, end)) return false;
   if (!std::ranges::equal(kept.source, present.subspan(from, kept.source.size()))) return false;
   const auto at = add(page, {kept.code, kept.links, kept.faults, kept.pins ? &*kept.pins : nullptr});
-  if (!at) return false;
+  if (!at) return page.loaded = false;  // there will be room
   note_use(page, from, kept.source.size());
   Block& block = page.blocks[offset];
   redirect(page, offset, block, *at);
@@ -604,22 +619,48 @@ void CodeCache::save() {
   if (archive_ != nullptr) archive_->write();
 }
 
-void CodeCache::clear(const Runner* caller) {
+// --- What goes.
+
+void CodeCache::evict() {
+  begin_segment((segment_ + 1) % segments_.size());
+  if (memory_.used() <= segment_ * segment_bytes_) return;  // it is the first time
+  age_.fetch_add(1, std::memory_order_relaxed);
+  const auto is_gone = [this](std::uint32_t at) { return at / segment_bytes_ == segment_; };
+  for (auto& [key, page] : pages_) {
+    for (auto& [offset, block] : page->blocks) std::erase_if(block.incoming, is_gone);
+    if (drop_blocks(*page, [&](const Block& block) { return is_gone(block.code); })) page->loaded = false;
+  }
+  // Whoever enters them next makes them anew.
+  if (guest_.on_eviction) guest_.on_eviction();
+  recent_.fill({});
+  std::erase_if(entered_, [](const Page* page) { return page->blocks.empty(); });
+  std::erase_if(pages_, [](const auto& known) { return known.second->blocks.empty(); });
+  std::erase_if(far_links_, [&](const FarLink& link) {
+    if (is_gone(link.site)) return true;
+    if (pages_.contains(link.page)) return false;
+    unlink(*site_at(link.site));
+    return true;
+  });
+}
+
+void CodeCache::begin_segment(std::size_t index) {
+  const std::lock_guard lock(fault_mutex_);
+  segments_[segment_ = index] = {};
+  const std::size_t begin = index * segment_bytes_;
+  memory_.fill(std::max(stubs_end_, static_cast<std::uint32_t>(begin)),
+               static_cast<std::uint32_t>(std::min(memory_.size(), begin + segment_bytes_)));
+}
+
+void CodeCache::clear(const Runner& caller) {
   age_.fetch_add(1, std::memory_order_seq_cst);
   // Whoever begins from now on sees the new age; whoever runs comes out at the end of its slice.
   for (Runner* runner : runners_) {
-    while (runner != caller && runner->running_.load(std::memory_order_seq_cst)) std::this_thread::yield();
+    while (runner != &caller && runner->running_.load(std::memory_order_seq_cst)) std::this_thread::yield();
     runner->forget_jumps();
   }
-  if (guest_.on_clear) guest_.on_clear();
-  entered_.clear();
   pages_.clear();
   recent_.fill({});
-  sites_.clear();
-  const std::lock_guard lock(fault_mutex_);
-  faults_.clear();
-  regions_.clear();
-  memory_.truncate(stubs_end_);
+  begin_segment(0);
 }
 
 }  // namespace doppel

@@ -17,7 +17,8 @@
 // Hot code is compiled anew: at once, or in a Background from a snapshot and without the cache's lock. The result is taken at
 // the next sample of what runs, if the page still has the bytes. So only vCPUs' threads write code memory.
 //
-// Code itself stays where it is until the code memory is full. Then everything goes, once no vCPU runs any of it.
+// Code itself stays where it is until the code memory is full. Then in paged memory the oldest goes, a segment of the code
+// memory at a time. In flat memory, where any vCPU may be inside, everything goes, once no vCPU runs any of it.
 // Any thread may call, except where a function says otherwise.
 #pragma once
 
@@ -106,7 +107,7 @@ class CodeCache {
     double seconds = 0;                    // spent translating
     double background_seconds = 0;         // of them, while vCPUs ran on
     std::uint64_t invalidated = 0;         // pages that had changed
-    std::uint64_t evictions = 0;           // of the whole cache
+    std::uint64_t evictions = 0;           // in paged memory of a segment, else of the whole cache
     std::uint64_t far_links = 0;           // that were made
     std::uint64_t lookups = 0;
     std::uint64_t code_bytes = 0;
@@ -130,7 +131,7 @@ class CodeCache {
     // answer will do, since code asks again.
     std::function<const std::byte*()> behind;
     // In paged memory, called when pages are about to vanish: pointers to them must be forgotten.
-    std::function<void()> on_clear;
+    std::function<void()> on_eviction;
   };
   struct Helpers {
     x64::SlowHelper read, write, step;
@@ -148,8 +149,8 @@ class CodeCache {
     std::uint64_t from, to;
     bool found_anew;  // the page was asked for since the link's code was left, and may be another than that lies in
   };
-  // The code of the block at `offset` of that page, translated if it is not yet; `site`, if any, is linked to it. May clear
-  // the cache, and with it the page: nullptr then, and the caller starts over.
+  // The code of the block at `offset` of that page, translated if it is not yet; `site`, if any, is linked to it. May evict
+  // code, and with it the page: nullptr then, and the caller starts over.
   const std::byte* find(Entries& entries, unsigned offset, const void* site, const Way& way);
   // The page's bytes, as blocks are made of them.
   static const std::byte* source(const Entries& entries);
@@ -163,7 +164,7 @@ class CodeCache {
   void expect_changes();
   // Whether these Entries, of a cache in which changes were just expected, are as memory says.
   static bool is_current(const void* entries);
-  // As below. `unfit` says of which page slots the base left its page too often of late.
+  // As below; may evict the page. `unfit` says of which page slots the base left its page too often of late.
   bool note_running(Entries& entries, unsigned offset, std::uint8_t hot_after, std::uint64_t unfit);
 
   // --- Both.
@@ -199,7 +200,7 @@ class CodeCache {
   };
   std::optional<Fault> fault_at(const void* host) const;
 
-  // Counts how often the cache was cleared.
+  // Counts how often code was evicted.
   std::uint64_t age() const { return age_.load(std::memory_order_seq_cst); }
 
   using EnterFunction = void (*)(void* state, const std::byte* code);
@@ -234,7 +235,7 @@ class CodeCache {
     bool has_open_branches = false;       // the region, of which nobody knows yet whether they go both ways
     std::uint32_t awaited = 0;            // the number of the HotJob that is to replace its code
     std::uint64_t page_slots = 0;         // that the region uses
-    std::vector<std::uint32_t> incoming;  // links to it, by index
+    std::vector<std::uint32_t> incoming;  // where the sites are that are linked to it
   };
   struct Recent {
     std::uint64_t key;
@@ -243,6 +244,21 @@ class CodeCache {
   struct Site {
     std::uint32_t at, unlinked;
     bool linked = false, far = false;
+  };
+  // One that has a passage, which is evicted no earlier than the site.
+  struct FarLink {
+    std::uint32_t site;  // where that is
+    std::uint64_t page;  // the key of the one that it leads to
+  };
+  struct RegionCode {
+    std::uint32_t end;
+    x64::Pins pins;
+  };
+  // Of the code memory: they are filled in turn, and emptied before that. What is in them besides blocks, by place.
+  struct Segment {
+    std::vector<Site> sites;
+    std::vector<x64::FaultPoint> faults;           // under fault_mutex_
+    std::map<std::uint32_t, RegionCode> regions;   // likewise
   };
 
   Recent& recent_at(std::uint64_t key) { return recent_[(key ^ key >> 52) % recent_.size()]; }
@@ -276,15 +292,17 @@ class CodeCache {
   // slots repay, for the time being if not yet how its branches go.
   void install(Page& page, Block& block, const HotJob& job);
   void link(Block& block, const void* site);
-  void link(Block& block, std::uint32_t site);  // by index
-  std::optional<std::uint32_t> site_at(const void* site) const;  // its index, if it is one of this cache's
-  // The same for a far link, to the block at `offset` of the page.
-  void link_far(Entries& entries, unsigned offset, std::uint32_t site, const Way& way);
+  void link(Block& block, Site& site);
+  // The same for a far link, to the block at `offset` of the page; false when there is no room.
+  bool link_far(Entries& entries, unsigned offset, Site& site, const Way& way);
+  void unlink(Site& site);
+  Site* site_at(const void* site);  // null: it is none of this cache's
+  Site* site_at(std::uint32_t at);
   // From now on whoever goes to the block comes to `code`.
   void redirect(Page& page, unsigned offset, Block& block, std::uint32_t code);
   void drop_blocks(Page& page);
-  // Drops those that reach beyond `begin` and begin before `end`, to be made anew when they come again.
-  void drop_blocks(Page& page, unsigned begin, unsigned end);
+  // In paged memory, some of them, if there are: their code is made anew when it comes again.
+  bool drop_blocks(Page& page, const std::function<bool(const Block&)>& which);
   void unlink(const Page& page, unsigned offset, Block& block);  // nobody goes to it any more
   // Adds code with its links, linked where their targets are known; nullopt when there is no room.
   struct NewCode {
@@ -306,19 +324,26 @@ class CodeCache {
   void archive(const Page& page, unsigned offset, std::size_t first, std::span<const std::byte> source,
                const x64::EmittedCode& emitted, const x64::Pins* pins, bool final);
   bool has_pins(const x64::Pins& pins) const;  // of the guest's registers
-  void clear(const Runner* caller);
+  // In paged memory. Empties the next segment, to be filled now, of all blocks that have their code there, and drops the
+  // pages that have no other ones.
+  void evict();
+  void clear(const Runner& caller);  // in flat memory
+  void begin_segment(std::size_t index);
 
   CodeMemory memory_;
   x64::Compiler compiler_;
   Guest guest_;
   x64::Stubs stubs_;
   std::uint32_t stubs_end_ = 0;
+  std::uint32_t segment_bytes_ = 0;
   x64::Pins common_pins_;
 
   mutable std::mutex mutex_;
   std::unordered_map<std::uint64_t, std::unique_ptr<Page>> pages_;  // by Page::key()
   std::array<Recent, 1024> recent_{};  // of pages_, by the key's lowest bits and its highest one
-  std::vector<Site> sites_;                                         // by `at`
+  std::vector<Segment> segments_;
+  std::size_t segment_ = 0;                                         // the one that is being filled
+  std::vector<FarLink> far_links_;
   std::vector<Runner*> runners_;
   std::uint64_t generation_ = 1;
   std::vector<Page*> entered_;  // since changes were expected, or long before and after
@@ -336,12 +361,6 @@ class CodeCache {
 
   // Faults are looked up in signal handlers while another thread may hold mutex_ and wait for this one.
   mutable std::mutex fault_mutex_;
-  struct RegionCode {
-    std::uint32_t end;
-    x64::Pins pins;
-  };
-  std::vector<x64::FaultPoint> faults_;          // by `at`
-  std::map<std::uint32_t, RegionCode> regions_;  // by start
 };
 
 }  // namespace doppel

@@ -79,7 +79,8 @@ void CodeCache::take_finished() {
     const HotJob& job = *done;
     statistics_.seconds += job.seconds;
     if (job.in_background) statistics_.background_seconds += job.seconds;
-    // The page may have lost its blocks meanwhile, or the cache have been cleared.
+    if (!flat() && job.code && job.code->emitted.bytes.size() > memory_.room()) evict();
+    // The page may have lost its blocks meanwhile, or be gone.
     const auto page = pages_.find(job.page);
     if (page == pages_.end()) continue;
     const auto found = page->second->blocks.find(job.source.offset);

@@ -23,6 +23,7 @@ Result<CodeMemory> CodeMemory::create(std::size_t size_bytes) {
   CodeMemory memory;
   memory.writable_ = static_cast<std::byte*>(writable);
   memory.size_ = size_bytes;
+  memory.end_ = static_cast<std::uint32_t>(size_bytes);
   void* executable = ::mmap(nullptr, size_bytes, PROT_READ | PROT_EXEC, MAP_SHARED, fd.get(), 0);
   if (executable == MAP_FAILED) {
     return fail_errno(errno, "the host refuses executable memory; --engine interpret needs none");
@@ -35,6 +36,8 @@ CodeMemory::CodeMemory(CodeMemory&& other) noexcept
     : writable_(std::exchange(other.writable_, nullptr)),
       executable_(std::exchange(other.executable_, nullptr)),
       size_(other.size_),
+      next_(other.next_),
+      end_(other.end_),
       used_(other.used_) {}
 
 CodeMemory::~CodeMemory() {
@@ -43,11 +46,12 @@ CodeMemory::~CodeMemory() {
 }
 
 std::optional<std::uint32_t> CodeMemory::append(std::span<const std::byte> code) {
-  if (code.size() > size_ - used_) return std::nullopt;
-  const std::uint32_t at = used_;
+  if (code.size() > room()) return std::nullopt;
+  const std::uint32_t at = next_;
   std::memcpy(writable_ + at, code.data(), code.size());
   // Blocks begin on 16 bytes.
-  used_ = static_cast<std::uint32_t>(std::min<std::size_t>(size_, (at + code.size() + 15) & ~std::size_t{15}));
+  next_ = static_cast<std::uint32_t>(std::min<std::size_t>(end_, (at + code.size() + 15) & ~std::size_t{15}));
+  used_ = std::max(used_, next_);
   return at;
 }
 
