@@ -40,6 +40,7 @@ x64::StateOffsets state_offsets() {
   o.memory = x64::MemoryModel::kPaged;
   o.slots = 4096;
   o.tlb_entries = 256;
+  o.tlb_chunks = o.tlb_groups = 16;
   o.integer_count = o.floating_count = 32;
   o.floating_registers = 256;
   for (std::uint32_t i = 1; i <= x64::kPinnedRegisters; ++i) o.pinned.push_back(8 * i);
@@ -72,6 +73,7 @@ class PagedCache : public testing::Test {
   std::unique_ptr<CodeCache> make_cache() {
     CodeCache::Guest guest;
     guest.lift = lift;
+    guest.behind = [] { return nullptr; };
     guest.on_eviction = [this] { ++forgotten_; };
     return std::make_unique<CodeCache>(CodeMemory::create(kCodeBytes).value(), x64::Compiler(state_offsets(), {.segment_bases = true}),
                                        std::move(guest), CodeCache::Helpers{});
